@@ -1,0 +1,214 @@
+//! A checkpoint folder in diffusers' layout: `model_index.json` and a folder for each component.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+use unclip_clip::{ClipTextEncoder, load_text_tower, tokenizer::ClipTokenizer};
+use unclip_core::{
+    diffusion::{Process, SchedulerConfig},
+    error::{Error, Result},
+    json,
+    resident::Resident,
+    stage::{Decoder, Prior, TextEncoder, Upsampler},
+    weights::LoadOptions,
+};
+use unclip_decoder::{DecoderConfig, DiffusionDecoder, load_decoder};
+use unclip_prior::{DiffusersPrior, DiffusionPrior, load_prior};
+use unclip_upsample::{DiffusionUpsampler, UpsamplerConfig, load_upsampler};
+
+use crate::{Builder, Residency};
+
+/// The pipelines whose folders this reads.
+const PIPELINES: [&str; 2] = ["UnCLIPPipeline", "UnCLIPImageVariationPipeline"];
+
+/// The class each component has to be of.
+const CLASSES: [(&str, &str); 9] = [
+    ("text_encoder", "CLIPTextModelWithProjection"),
+    ("prior", "PriorTransformer"),
+    ("prior_scheduler", "UnCLIPScheduler"),
+    ("decoder", "UNet2DConditionModel"),
+    ("decoder_scheduler", "UnCLIPScheduler"),
+    ("text_proj", "UnCLIPTextProjModel"),
+    ("super_res_first", "UNet2DModel"),
+    ("super_res_last", "UNet2DModel"),
+    ("super_res_scheduler", "UnCLIPScheduler"),
+];
+
+/// An opened folder: its index is read, its components are not.
+pub(crate) struct CheckpointFolder<'a> {
+    path: PathBuf,
+    /// Components that the index names; null entries are absent.
+    components: BTreeMap<String, String>,
+    builder: &'a Builder,
+}
+
+impl<'a> CheckpointFolder<'a> {
+    pub(crate) fn open(path: &Path, builder: &'a Builder) -> Result<Self> {
+        if !path.is_dir() {
+            return Err(Error::NotFound {
+                path: path.to_owned(),
+                hint: "give the folder of a checkpoint in diffusers' layout".into(),
+            });
+        }
+        let index_path = path.join("model_index.json");
+        if !index_path.is_file() {
+            return Err(Error::NotFound {
+                path: index_path,
+                hint: "a checkpoint in diffusers' layout has this file; is this its folder?".into(),
+            });
+        }
+        let index: BTreeMap<String, Value> = json::read(&index_path)?;
+        let class = index.get("_class_name").and_then(Value::as_str);
+        if !class.is_some_and(|c| PIPELINES.contains(&c)) {
+            return Err(Error::config(
+                index_path.display(),
+                "_class_name",
+                class.unwrap_or("missing"),
+                format!("expected {}", PIPELINES.join(" or ")),
+            ));
+        }
+        let mut components = BTreeMap::new();
+        for (name, value) in index.iter().filter(|(name, _)| !name.starts_with('_')) {
+            let class = value.get(1).and_then(Value::as_str);
+            if let Some(class) = class {
+                components.insert(name.clone(), class.to_owned());
+            }
+        }
+        for (name, expected) in CLASSES {
+            if let Some(class) = components.get(name).filter(|class| *class != expected) {
+                return Err(Error::config(
+                    index_path.display(),
+                    name,
+                    class,
+                    format!("expected {expected}"),
+                ));
+            }
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            components,
+            builder,
+        })
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.components.contains_key(name)
+    }
+
+    /// The folder of a component that the index names.
+    fn folder(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.path.join(name);
+        if folder.is_dir() {
+            return Ok(folder);
+        }
+        Err(Error::NotFound {
+            path: folder,
+            hint: if self.has(name) {
+                "model_index.json names this component; the download is incomplete".into()
+            } else {
+                "another component of model_index.json needs this one".into()
+            },
+        })
+    }
+
+    fn process(&self, name: &str) -> Result<Process> {
+        SchedulerConfig::load(&self.folder(name)?)
+    }
+
+    /// Loads now, or checks now and loads at each use.
+    fn resident<M>(
+        &self,
+        load: impl Fn(Option<&str>, LoadOptions) -> Result<M> + Send + 'static,
+    ) -> Result<Resident<M>> {
+        let options = self.builder.options;
+        let variant = self.builder.variant.clone();
+        let keep = self.builder.residency == Residency::Keep;
+        if !keep {
+            let dry = LoadOptions {
+                is_dry_run: true,
+                ..options
+            };
+            load(variant.as_deref(), dry)?;
+        }
+        // Values were checked above, if they are to be checked at all.
+        let options = LoadOptions {
+            check_finite: keep && options.check_finite,
+            ..options
+        };
+        Resident::new(keep, move || load(variant.as_deref(), options))
+    }
+
+    pub(crate) fn text_encoder(&self) -> Result<Option<Box<dyn TextEncoder>>> {
+        if !self.has("text_encoder") {
+            return Ok(None);
+        }
+        let device = self.builder.text_encoder_device.clone();
+        let tokenizer = if self.has("tokenizer") {
+            ClipTokenizer::load(&self.folder("tokenizer")?)?
+        } else {
+            ClipTokenizer::openai()?
+        };
+        let folder = self.folder("text_encoder")?;
+        let on = device.clone();
+        let tower = self.resident(move |variant, options| {
+            load_text_tower(&folder, variant, &on, options)
+        })?;
+        let tokenizer = tokenizer.with_exclamation(self.builder.exclamation);
+        Ok(Some(Box::new(ClipTextEncoder::new(tokenizer, tower, &device))))
+    }
+
+    pub(crate) fn prior(&self) -> Result<Option<Box<dyn Prior>>> {
+        if !self.has("prior") {
+            return Ok(None);
+        }
+        let device = self.builder.prior_device.clone();
+        let folder = self.folder("prior")?;
+        let config = DiffusersPrior::load(&folder)?;
+        let process = self.process("prior_scheduler")?;
+        let on = device.clone();
+        let model =
+            self.resident(move |variant, options| load_prior(&folder, variant, &on, options))?;
+        let stage = DiffusionPrior::new(&config, model, process, &device)?;
+        Ok(Some(Box::new(stage)))
+    }
+
+    pub(crate) fn decoder(&self) -> Result<Option<Box<dyn Decoder>>> {
+        if !self.has("decoder") {
+            return Ok(None);
+        }
+        let device = self.builder.decoder_device.clone();
+        let (text_proj, folder) = (self.folder("text_proj")?, self.folder("decoder")?);
+        let config = DecoderConfig::load_diffusers(&text_proj, &folder)?;
+        let process = self.process("decoder_scheduler")?;
+        let on = device.clone();
+        let model = self.resident(move |variant, options| {
+            load_decoder(&text_proj, &folder, variant, &on, options)
+        })?;
+        let stage = DiffusionDecoder::new(&config, model, process, &device)?;
+        Ok(Some(Box::new(stage)))
+    }
+
+    pub(crate) fn upsamplers(&self) -> Result<Vec<Box<dyn Upsampler>>> {
+        if !self.has("super_res_first") {
+            return Ok(Vec::new());
+        }
+        let device = self.builder.upsampler_device.clone();
+        let network = |folder: PathBuf| {
+            let on = device.clone();
+            self.resident(move |variant, options| load_upsampler(&folder, variant, &on, options))
+        };
+        let folder = self.folder("super_res_first")?;
+        let config = UpsamplerConfig::load_diffusers(&folder)?;
+        let first = network(folder)?;
+        let last = match self.has("super_res_last") {
+            true => Some(network(self.folder("super_res_last")?)?),
+            false => None,
+        };
+        let process = self.process("super_res_scheduler")?;
+        let stage = DiffusionUpsampler::new(&config, first, last, process, &device)?;
+        Ok(vec![Box::new(stage)])
+    }
+}

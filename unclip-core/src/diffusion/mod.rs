@@ -1,0 +1,14 @@
+//! Diffusion, away from any network: schedules, processes, guidance, samplers.
+//!
+//! Tables and coefficients are computed on the host in f64; networks see only tensors.
+
+pub mod guidance;
+mod process;
+pub mod sampler;
+mod scheduler_config;
+mod schedule;
+
+pub use process::{Posterior, Process, Target, Variance};
+pub use sampler::{Denoiser, Prediction, Sampler, Tables, Timestep, sample};
+pub use schedule::BetaSchedule;
+pub use scheduler_config::SchedulerConfig;

@@ -1,0 +1,203 @@
+//! A Gaussian diffusion process: its tables, and what a network of it predicts.
+
+use burn::tensor::{Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+use super::BetaSchedule;
+
+/// What a network predicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Target {
+    /// The noise ε in x_t = √ᾱ x₀ + √(1−ᾱ) ε.
+    Epsilon,
+    /// x₀ itself, as the prior does.
+    Sample,
+    /// v = √ᾱ ε − √(1−ᾱ) x₀ (arXiv 2202.00512).
+    Velocity,
+}
+
+/// How much noise an ancestral step adds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Variance {
+    /// The posterior's variance.
+    FixedSmall,
+    /// The posterior's variance by way of its logarithm, floored at 1e-20.
+    FixedSmallLog,
+    /// β.
+    FixedLarge,
+    /// The network's second half of channels is the log variance.
+    Learned,
+    /// The network's second half of channels, from -1 to 1, picks between the logarithms of the
+    /// posterior's variance and of β (arXiv 2102.09672).
+    LearnedRange,
+}
+
+impl Variance {
+    /// Whether the network has twice the channels of the picture.
+    pub fn is_learned(self) -> bool {
+        matches!(self, Self::Learned | Self::LearnedRange)
+    }
+}
+
+/// Mean and variance of q(x_prev | x_t, x₀).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Posterior {
+    /// Factor of x₀ in the mean.
+    pub start: f64,
+    /// Factor of x_t in the mean.
+    pub current: f64,
+    /// Variance of each component.
+    pub variance: f64,
+    /// β of the (possibly long) step.
+    pub beta: f64,
+}
+
+/// A process over `steps` timesteps, counted from 0 (almost no noise).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Process {
+    betas: Vec<f64>,
+    alpha_bars: Vec<f64>,
+    /// What the network predicts.
+    pub target: Target,
+    /// The noise of ancestral steps.
+    pub variance: Variance,
+    /// Predicted x₀ is clamped to ±this.
+    pub clip: Option<f64>,
+}
+
+impl Process {
+    /// A process on the given schedule.
+    pub fn new(schedule: BetaSchedule, steps: usize, target: Target, variance: Variance) -> Self {
+        Self::from_betas(schedule.betas(steps), target, variance)
+    }
+
+    /// A process with the given β.
+    pub fn from_betas(betas: Vec<f64>, target: Target, variance: Variance) -> Self {
+        let alpha_bars = betas
+            .iter()
+            .scan(1.0, |product, beta| {
+                *product *= 1.0 - beta;
+                Some(*product)
+            })
+            .collect();
+        Self {
+            betas,
+            alpha_bars,
+            target,
+            variance,
+            clip: None,
+        }
+    }
+
+    /// Clamps predicted x₀ to ±`range`.
+    pub fn with_clip(mut self, range: Option<f64>) -> Self {
+        self.clip = range;
+        self
+    }
+
+    /// Number of timesteps.
+    pub fn steps(&self) -> usize {
+        self.betas.len()
+    }
+
+    /// β of each timestep.
+    pub fn betas(&self) -> &[f64] {
+        &self.betas
+    }
+
+    /// ᾱ of each timestep: the share of x₀ in the variance of x_t.
+    pub fn alpha_bars(&self) -> &[f64] {
+        &self.alpha_bars
+    }
+
+    /// A shorter process over `timesteps` (ascending) of this one: the marginals at those
+    /// timesteps are the same. Timestep i of the new one is `timesteps[i]` of this one.
+    ///
+    /// # Panics
+    /// If a timestep is not one of this process or they do not ascend.
+    pub fn respaced(&self, timesteps: &[usize]) -> Self {
+        let mut previous = 1.0;
+        let betas = timesteps
+            .iter()
+            .map(|&t| {
+                let alpha_bar = self.alpha_bars[t];
+                assert!(alpha_bar < previous, "timesteps must ascend");
+                let beta = 1.0 - alpha_bar / previous;
+                previous = alpha_bar;
+                beta
+            })
+            .collect();
+        Self::from_betas(betas, self.target, self.variance).with_clip(self.clip)
+    }
+
+    /// q(x_prev | x_t, x₀); `previous` None means x₀ itself.
+    ///
+    /// # Panics
+    /// If a timestep is not one of this process.
+    pub fn posterior(&self, t: usize, previous: Option<usize>) -> Posterior {
+        let bar = self.alpha_bars[t];
+        let bar_previous = previous.map_or(1.0, |p| self.alpha_bars[p]);
+        let is_single_step = previous.map_or(t == 0, |p| p + 1 == t);
+        let beta = if is_single_step {
+            self.betas[t]
+        } else {
+            1.0 - bar / bar_previous
+        };
+        Posterior {
+            start: bar_previous.sqrt() * beta / (1.0 - bar),
+            current: (1.0 - beta).sqrt() * (1.0 - bar_previous) / (1.0 - bar),
+            variance: (1.0 - bar_previous) / (1.0 - bar) * beta,
+            beta,
+        }
+    }
+
+    /// x_t = √ᾱ x₀ + √(1−ᾱ) ε, with a timestep for each element of the batch.
+    ///
+    /// # Panics
+    /// If there is not one timestep of this process for each element.
+    pub fn add_noise<const D: usize>(
+        &self,
+        start: Tensor<D>,
+        noise: Tensor<D>,
+        timesteps: &[usize],
+    ) -> Tensor<D> {
+        let factor = |f: fn(f64) -> f64| self.per_element(&start, timesteps, f);
+        let (signal, sigma) = (factor(f64::sqrt), factor(|bar| (1.0 - bar).sqrt()));
+        start * signal + noise * sigma
+    }
+
+    /// v = √ᾱ ε − √(1−ᾱ) x₀, what a velocity network is trained to predict.
+    ///
+    /// # Panics
+    /// If there is not one timestep of this process for each element.
+    pub fn velocity<const D: usize>(
+        &self,
+        start: Tensor<D>,
+        noise: Tensor<D>,
+        timesteps: &[usize],
+    ) -> Tensor<D> {
+        let factor = |f: fn(f64) -> f64| self.per_element(&start, timesteps, f);
+        let (signal, sigma) = (factor(f64::sqrt), factor(|bar| (1.0 - bar).sqrt()));
+        noise * signal - start * sigma
+    }
+
+    /// `f(ᾱ)` of each element's timestep, shaped to broadcast over its values.
+    fn per_element<const D: usize>(
+        &self,
+        like: &Tensor<D>,
+        timesteps: &[usize],
+        f: fn(f64) -> f64,
+    ) -> Tensor<D> {
+        assert_eq!(timesteps.len(), like.dims()[0], "one timestep an element");
+        let mut shape = [1; D];
+        shape[0] = timesteps.len();
+        let values: Vec<f32> = timesteps
+            .iter()
+            .map(|&t| f(self.alpha_bars[t]) as f32)
+            .collect();
+        Tensor::from_data(
+            TensorData::new(values, shape),
+            (&like.device(), like.dtype()),
+        )
+    }
+}

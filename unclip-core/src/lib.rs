@@ -1,0 +1,27 @@
+//! What every stage of unCLIP shares.
+//!
+//! - [`stage`]: the traits [`TextEncoder`](stage::TextEncoder), [`Prior`](stage::Prior),
+//!   [`Decoder`](stage::Decoder), [`Upsampler`](stage::Upsampler) and the values between them
+//! - [`diffusion`]: schedules, processes, guidance and samplers, on host f64 tables
+//! - [`nn`]: the layers several stages use, above all the ADM U-Net
+//! - [`weights`]: the only door to checkpoints
+//! - [`noise`]: the only source of randomness, the numbers PyTorch gives for the same seed
+//! - [`image`] and [`resample`]: pictures
+//! - [`error`]: the one error type
+//!
+//! # Feature flags
+//! - `pytorch`: read `.bin`, `.pt`, `.pth`, `.th` and `.ckpt` through Burn's tensor-only reader
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod diffusion;
+pub mod error;
+pub mod image;
+pub mod json;
+pub mod nn;
+pub mod noise;
+pub mod resample;
+pub mod resident;
+pub mod stage;
+pub mod weights;
+
+pub use error::{Error, Result};

@@ -1,0 +1,90 @@
+//! The ADM U-Net: decoder, GLIDE and upsamplers are configurations of it.
+
+use burn::{
+    module::Module,
+    nn::{GroupNorm, conv::Conv2d},
+    tensor::{Bool, DType, Tensor, activation::silu},
+};
+
+use super::{
+    DownBlock, MidBlock, TimeEmbedding, UpBlock, layers::{as_compute, conv2d}, unet_blocks::Conditions,
+};
+
+/// The U-Net of Dhariwal and Nichol (arXiv 2105.05233) with GLIDE's attention to context tokens.
+///
+/// Should be created with [`UNetConfig`](super::UNetConfig). Parameter names are those of
+/// diffusers' `UNet2DConditionModel`, up to [`unet_keys`](super::unet_keys).
+#[derive(Module, Debug)]
+pub struct UNet {
+    pub(super) conv_in: Conv2d,
+    pub(super) time_embedding: TimeEmbedding,
+    pub(super) down_blocks: Vec<DownBlock>,
+    pub(super) mid_block: MidBlock,
+    pub(super) up_blocks: Vec<UpBlock>,
+    pub(super) conv_norm_out: GroupNorm,
+    pub(super) conv_out: Conv2d,
+    pub(super) center_input: bool,
+}
+
+/// What a [`UNet`] is given.
+#[derive(Debug)]
+pub struct UNetInput<'a> {
+    /// Noisy picture, `[b, in_channels, h, w]`.
+    pub sample: Tensor<4>,
+    /// One timestep for each element of the batch.
+    pub timesteps: &'a [f32],
+    /// Added to the time embedding, `[b, time]`.
+    pub added_time: Option<Tensor<2>>,
+    /// Context tokens, `[b, n, context]`.
+    pub context: Option<Tensor<3>>,
+    /// Which context tokens count, `[b, n]`, true = keep.
+    pub context_mask: Option<Tensor<2, Bool>>,
+}
+
+impl UNet {
+    /// Predicts from a noisy picture. Input and output are f32, whatever the network computes in.
+    ///
+    /// # Shapes
+    /// output: `[b, out_channels, h, w]`
+    ///
+    /// # Panics
+    /// If h and w are not multiples of [`size_multiple`](super::UNetConfig::size_multiple), or if
+    /// the network attends and there is no context.
+    pub fn forward(&self, input: UNetInput<'_>) -> Tensor<4> {
+        let compute = self.compute_dtype();
+        let mut x = as_compute(input.sample, compute);
+        if self.center_input {
+            x = x * 2.0 - 1.0;
+        }
+        let mut time = self.time_embedding.forward(input.timesteps, &x);
+        if let Some(added) = input.added_time {
+            time = time + as_compute(added, compute);
+        }
+        let conditions = Conditions {
+            time: silu(time),
+            context: input
+                .context
+                .map(|context| (as_compute(context, compute), input.context_mask)),
+        };
+
+        x = conv2d(&self.conv_in, x);
+        let mut skips = vec![x.clone()];
+        for block in &self.down_blocks {
+            x = block.forward(x, &conditions, &mut skips);
+        }
+        x = self.mid_block.forward(x, &conditions);
+        for block in &self.up_blocks {
+            x = block.forward(x, &conditions, &mut skips);
+        }
+        let x = conv2d(&self.conv_out, silu(self.conv_norm_out.forward(x)));
+        as_compute(x, DType::F32)
+    }
+
+    /// The type the network computes in: that of its biases and norms.
+    fn compute_dtype(&self) -> DType {
+        match &self.conv_out.bias {
+            Some(bias) => bias.val().dtype(),
+            None => DType::F32,
+        }
+    }
+}

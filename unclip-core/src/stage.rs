@@ -1,0 +1,294 @@
+//! The four stages as traits, and the values that pass between them.
+//!
+//! A prompt goes through [`TextEncoder`], [`Prior`], [`Decoder`] and any number of [`Upsampler`]s.
+//! The traits are object safe and know no Burn module: a stage may wrap a network of ours, one of
+//! yours, a remote service or a table.
+
+use std::{fmt, ops::ControlFlow};
+
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+
+use crate::{
+    diffusion::Sampler,
+    error::{Error, Result},
+    noise::Noise,
+};
+
+/// A stage of the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Prompt → embedding and tokens.
+    TextEncoder,
+    /// Text → CLIP image embedding.
+    Prior,
+    /// Image embedding and caption → small picture.
+    Decoder,
+    /// Small picture → larger picture; counted from 0.
+    Upsampler(usize),
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TextEncoder => f.write_str("text encoder"),
+            Self::Prior => f.write_str("prior"),
+            Self::Decoder => f.write_str("decoder"),
+            Self::Upsampler(0) => f.write_str("upsampler"),
+            Self::Upsampler(i) => write!(f, "upsampler {}", i + 1),
+        }
+    }
+}
+
+/// Encoded prompts.
+#[derive(Clone, Debug)]
+pub struct TextEncoding {
+    /// CLIP text embeddings, not normalised, `[b, d]`.
+    pub embedding: Tensor<2>,
+    /// Last hidden states, `[b, n, w]`.
+    pub tokens: Tensor<3>,
+    /// Which tokens are not padding, `[b, n]`, true = keep.
+    pub mask: Tensor<2, Bool>,
+}
+
+impl TextEncoding {
+    /// Number of prompts.
+    pub fn rows(&self) -> usize {
+        self.embedding.dims()[0]
+    }
+
+    /// Each row `times` times, copies next to each other.
+    pub fn repeat_rows(&self, times: usize) -> Self {
+        let device = self.embedding.device();
+        let rows: Vec<i64> = (0..self.rows() as i64)
+            .flat_map(|row| std::iter::repeat_n(row, times))
+            .collect();
+        let count = rows.len();
+        let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [count]), &device);
+        Self {
+            embedding: self.embedding.clone().select(0, rows.clone()),
+            tokens: self.tokens.clone().select(0, rows.clone()),
+            mask: self
+                .mask
+                .clone()
+                .int()
+                .select(0, rows)
+                .equal_elem(1),
+        }
+    }
+
+    /// `count` rows from `first` on.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn narrow_rows(&self, first: usize, count: usize) -> Self {
+        Self {
+            embedding: self.embedding.clone().narrow(0, first, count),
+            tokens: self.tokens.clone().narrow(0, first, count),
+            mask: self.mask.clone().narrow(0, first, count),
+        }
+    }
+
+    /// The rows of `first`, then those of `second`.
+    ///
+    /// # Panics
+    /// If they differ in width or length.
+    pub fn cat(first: &Self, second: &Self) -> Self {
+        Self {
+            embedding: Tensor::cat(vec![first.embedding.clone(), second.embedding.clone()], 0),
+            tokens: Tensor::cat(vec![first.tokens.clone(), second.tokens.clone()], 0),
+            mask: Tensor::cat(vec![first.mask.clone(), second.mask.clone()], 0),
+        }
+    }
+
+    /// The same on another device.
+    pub fn to_device(&self, device: &Device) -> Self {
+        Self {
+            embedding: self.embedding.clone().to_device(device),
+            tokens: self.tokens.clone().to_device(device),
+            mask: self.mask.clone().to_device(device),
+        }
+    }
+}
+
+/// What a picture is to show, and for guidance what it is not.
+#[derive(Clone, Copy, Debug)]
+pub struct Caption<'a> {
+    /// The prompts, one row a picture.
+    pub text: &'a TextEncoding,
+    /// Empty or negative prompts, as many rows. Guidance is on if this is given.
+    pub unconditional: Option<&'a TextEncoding>,
+}
+
+/// What a decoder is given.
+#[derive(Clone, Debug)]
+pub struct Conditioning<'a> {
+    /// CLIP image embeddings in the encoder's own units, `[b, d]`.
+    pub image_embedding: Tensor<2>,
+    /// The prompts of the same rows.
+    pub caption: Caption<'a>,
+}
+
+/// A step that has been done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The running stage.
+    pub stage: Stage,
+    /// Steps done, from 1.
+    pub done: usize,
+    /// Steps in all.
+    pub steps: usize,
+}
+
+/// Called after every step; `Break` cancels the job.
+pub type Watch<'a> = dyn FnMut(Step) -> ControlFlow<()> + 'a;
+
+/// How one stage is run once.
+pub struct Run<'a> {
+    /// The sampler.
+    pub sampler: Sampler,
+    /// Guidance scale; used if the caption has an unconditional part.
+    pub guidance: f64,
+    /// Both branches of guidance in one batch (faster), or one after the other (less memory).
+    pub is_batched: bool,
+    /// Source of x_T, if `latents` is not given, and of the steps' noise.
+    pub noise: &'a mut Noise,
+    /// x_T instead of noise.
+    pub latents: Option<TensorData>,
+    /// Progress and cancellation.
+    pub watch: Option<&'a mut Watch<'a>>,
+}
+
+impl fmt::Debug for Run<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run")
+            .field("sampler", &self.sampler)
+            .field("guidance", &self.guidance)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> Run<'a> {
+    /// A run with guidance 1, batched, unwatched.
+    pub fn new(sampler: Sampler, noise: &'a mut Noise) -> Self {
+        Self {
+            sampler,
+            guidance: 1.0,
+            is_batched: true,
+            noise,
+            latents: None,
+            watch: None,
+        }
+    }
+
+    /// Tells the watcher that a step is done.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] if the watcher says so.
+    pub fn report(&mut self, stage: Stage, done: usize, steps: usize) -> Result<()> {
+        let step = Step { stage, done, steps };
+        match self.watch.as_mut().map(|watch| watch(step)) {
+            Some(ControlFlow::Break(())) => Err(Error::Cancelled {
+                stage: stage.to_string(),
+                step: done,
+                steps,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// x_T of `shape` on `device`: the given latents, else noise.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the given latents have another shape.
+    pub fn start<const D: usize>(
+        &mut self,
+        stage: Stage,
+        shape: [usize; D],
+        device: &Device,
+    ) -> Result<Tensor<D>> {
+        match self.latents.take() {
+            None => self.noise.normal(shape, device),
+            Some(data) => {
+                let found: Vec<usize> = data.shape().iter().copied().collect();
+                if found != shape {
+                    return Err(Error::shape(
+                        &format!("the {stage}'s latents"),
+                        &found,
+                        format!("{shape:?}"),
+                    ));
+                }
+                let f32 = burn::tensor::DType::F32;
+                Ok(Tensor::from_data(data.convert_dtype(f32), (device, f32)))
+            }
+        }
+    }
+}
+
+/// Prompts → embeddings and tokens. Tokenises too, so that any text model may stand in for CLIP.
+pub trait TextEncoder: Send {
+    /// Encodes `prompts`, one row each.
+    ///
+    /// # Errors
+    /// If a prompt cannot be tokenised or the network cannot be loaded.
+    fn encode_text(&self, prompts: &[&str]) -> Result<TextEncoding>;
+}
+
+/// Encoded text → CLIP image embeddings.
+pub trait Prior: Send {
+    /// Samples one embedding, `[b, d]`, for each row of the caption.
+    ///
+    /// # Errors
+    /// Wrong settings, cancellation, or a network that cannot be loaded.
+    fn sample(&self, caption: Caption<'_>, run: &mut Run<'_>) -> Result<Tensor<2>>;
+
+    /// The settings its checkpoint was made for.
+    fn defaults(&self) -> StageSettings {
+        StageSettings::default()
+    }
+}
+
+/// Image embedding and caption → small pictures.
+pub trait Decoder: Send {
+    /// Samples one picture, `[b, 3, h, w]` in [-1, 1], for each row.
+    ///
+    /// # Errors
+    /// Wrong settings, cancellation, or a network that cannot be loaded.
+    fn decode(&self, conditioning: &Conditioning<'_>, run: &mut Run<'_>) -> Result<Tensor<4>>;
+
+    /// The settings its checkpoint was made for.
+    fn defaults(&self) -> StageSettings {
+        StageSettings::default()
+    }
+}
+
+/// Pictures → larger pictures.
+pub trait Upsampler: Send {
+    /// Samples a larger picture, `[b, 3, h', w']` in [-1, 1], from each of `low`.
+    ///
+    /// # Errors
+    /// Wrong settings, cancellation, or a network that cannot be loaded.
+    fn upsample(&self, low: Tensor<4>, run: &mut Run<'_>) -> Result<Tensor<4>>;
+
+    /// The settings its checkpoint was made for.
+    fn defaults(&self) -> StageSettings {
+        StageSettings::default()
+    }
+}
+
+/// Sampler and guidance of one stage.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct StageSettings {
+    /// Sampler and steps.
+    pub sampler: Sampler,
+    /// Guidance scale.
+    pub guidance: f64,
+}
+
+impl Default for StageSettings {
+    fn default() -> Self {
+        Self {
+            sampler: Sampler::ancestral(25),
+            guidance: 1.0,
+        }
+    }
+}

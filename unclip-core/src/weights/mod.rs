@@ -1,0 +1,21 @@
+//! The only door to checkpoints.
+//!
+//! [`Checkpoint`] finds and indexes the weight files of a folder (one safetensors file, a sharded
+//! set with its index, a variant such as `fp16`, or, with feature `pytorch`, `.bin` and `.pt`).
+//! [`load`] puts its tensors into a Burn module by way of a [`KeyMap`], completely or not at all.
+
+mod checkpoint;
+mod key_map;
+mod load;
+mod mismatch;
+#[cfg(feature = "pytorch")]
+mod pytorch;
+mod random;
+mod safetensors_file;
+mod transpose;
+
+pub use checkpoint::{Checkpoint, TensorInfo};
+pub use key_map::KeyMap;
+pub use load::{LoadOptions, Precision, load, parameter_keys};
+pub use mismatch::{Mismatch, Misfit};
+pub use random::randomize;

@@ -1,0 +1,16 @@
+//! The unCLIP decoder: from a CLIP image embedding and a caption to pixels.
+//!
+//! - [`TextProjection`]: what the U-Net is told, from image embedding and caption
+//! - [`DecoderModel`]: text projection and U-Net, to train or to inspect
+//! - [`DiffusionDecoder`]: the stage, a [`Decoder`](unclip_core::stage::Decoder)
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod format;
+mod model;
+mod projection;
+mod stage;
+
+pub use format::{DiffusersTextProjection, load_decoder, load_text_projection};
+pub use model::{DecoderConfig, DecoderModel};
+pub use projection::{DecoderCondition, TextProjection, TextProjectionConfig};
+pub use stage::DiffusionDecoder;

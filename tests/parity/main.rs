@@ -3,6 +3,8 @@
 //! `UNCLIP_ORACLE=DIR` names the folder (default: the project's own fixtures) and
 //! `UNCLIP_TEST_DEVICES=flex,wgpu` the devices. Nothing about one checkpoint is built in.
 
+#![allow(unreachable_pub)]
+
 #[path = "../common/mod.rs"]
 mod common;
 mod clip_text;

@@ -153,11 +153,12 @@ impl<'a> CheckpointFolder<'a> {
         };
         let folder = self.folder("text_encoder")?;
         let on = device.clone();
-        let tower = self.resident(move |variant, options| {
-            load_text_tower(&folder, variant, &on, options)
-        })?;
+        let tower =
+            self.resident(move |variant, options| load_text_tower(&folder, variant, &on, options))?;
         let tokenizer = tokenizer.with_exclamation(self.builder.exclamation);
-        Ok(Some(Box::new(ClipTextEncoder::new(tokenizer, tower, &device))))
+        Ok(Some(Box::new(ClipTextEncoder::new(
+            tokenizer, tower, &device,
+        ))))
     }
 
     pub(crate) fn prior(&self) -> Result<Option<Box<dyn Prior>>> {

@@ -29,7 +29,9 @@ impl Overrides {
     fn settings(&self, defaults: StageSettings) -> StageSettings {
         let sampler = self.sampler.unwrap_or(defaults.sampler);
         StageSettings {
-            sampler: self.steps.map_or(sampler, |steps| sampler.with_steps(steps)),
+            sampler: self
+                .steps
+                .map_or(sampler, |steps| sampler.with_steps(steps)),
             guidance: self.guidance.unwrap_or(defaults.guidance),
         }
     }
@@ -236,10 +238,8 @@ impl<'a> TextToImage<'a> {
         let unclip = self.unclip;
         for (stage, upsampler) in unclip.upsamplers().zip(&settings.upsamplers) {
             let latents = self.upsampler.latents.take();
-            pixels = stage.upsample(
-                pixels,
-                &mut self.stage_run(*upsampler, latents, &mut noise),
-            )?;
+            pixels =
+                stage.upsample(pixels, &mut self.stage_run(*upsampler, latents, &mut noise))?;
         }
         Ok(Output {
             images: to_images(pixels.clone())?,
@@ -319,10 +319,8 @@ impl<'a> TextToImage<'a> {
         self.stage_run(StageSettings::default(), None, &mut Noise::from_seed(0))
             .report(Stage::TextEncoder, 1, 1)?;
         let text = all.narrow_rows(0, count).repeat_rows(self.images);
-        let unconditional = is_guided.then(|| {
-            all.narrow_rows(count, 1)
-                .repeat_rows(count * self.images)
-        });
+        let unconditional =
+            is_guided.then(|| all.narrow_rows(count, 1).repeat_rows(count * self.images));
         Ok((text, unconditional))
     }
 
@@ -345,7 +343,9 @@ impl<'a> TextToImage<'a> {
 
 /// A seed of 32 bits, which is all the generator uses.
 fn fresh_seed() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     (now.as_nanos() as u64 ^ u64::from(std::process::id()).rotate_left(16)) & 0xffff_ffff
 }
 

@@ -17,7 +17,11 @@ pub fn check(case: &Case, report: &mut Report) {
         let mut compare = |name: &str, found, golden| {
             report.compare(case, &format!("{variant}.{name}"), found, golden);
         };
-        compare("text_embeds", output.embedding, golden("text_embeds").unwrap());
+        compare(
+            "text_embeds",
+            output.embedding,
+            golden("text_embeds").unwrap(),
+        );
         compare("pooled", output.pooled, golden("pooled").unwrap());
         let name = format!("{variant}.last_hidden_state");
         report.compare(case, &name, output.tokens, &goldens[&name]);

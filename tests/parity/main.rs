@@ -5,9 +5,9 @@
 
 #![allow(unreachable_pub)]
 
+mod clip_text;
 #[path = "../common/mod.rs"]
 mod common;
-mod clip_text;
 mod decoder;
 mod prior;
 mod report;

@@ -37,7 +37,8 @@ impl Case {
 
     /// The folder of the case's checkpoint.
     pub fn checkpoint(&self) -> PathBuf {
-        self.root.join(self.json["checkpoint"].as_str().expect("a checkpoint"))
+        self.root
+            .join(self.json["checkpoint"].as_str().expect("a checkpoint"))
     }
 
     pub fn goldens(&self, file: &str) -> Goldens {

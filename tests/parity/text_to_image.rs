@@ -25,7 +25,10 @@ pub fn check(case: &Case, report: &mut Report) {
     check_text(case, &unclip, &prompts, report);
 
     let count = |key: &str| args[key].as_u64().map(|n| n as usize);
-    let (prior, decoder) = (case.goldens("prior.safetensors"), case.goldens("decoder.safetensors"));
+    let (prior, decoder) = (
+        case.goldens("prior.safetensors"),
+        case.goldens("decoder.safetensors"),
+    );
     let upsampler = case.goldens("super_res.safetensors");
     let job = unclip
         .texts_to_images(prompts)
@@ -68,7 +71,12 @@ pub fn check(case: &Case, report: &mut Report) {
             .map(|(a, b)| u64::from(a.abs_diff(*b)))
             .sum();
         let mean = total as f64 / expected.as_raw().len() as f64;
-        report.number(case, &format!("output_{i}.png mean difference of bytes"), mean, 1.0);
+        report.number(
+            case,
+            &format!("output_{i}.png mean difference of bytes"),
+            mean,
+            1.0,
+        );
     }
 }
 
@@ -91,12 +99,7 @@ fn check_text(case: &Case, unclip: &UnClip, prompts: &[String], report: &mut Rep
     let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();
     let copies = text["text_embeds"].shape[0] / prompts.len();
     let found = encoder.encode_text(&prompts).unwrap().repeat_rows(copies);
-    let mask: Vec<i64> = found
-        .mask
-        .int()
-        .into_data()
-        .iter::<i64>()
-        .collect();
+    let mask: Vec<i64> = found.mask.int().into_data().iter::<i64>().collect();
     let compare_mask = |golden: &Golden| match golden.shape[0] * copies {
         rows if rows * golden.shape[1] == mask.len() && copies > 1 => None,
         _ => Some(golden.ints.clone()),

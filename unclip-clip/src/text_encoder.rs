@@ -49,7 +49,12 @@ pub fn load_text_tower(
 ) -> Result<TextTower> {
     let config = TransformersClipText::load(folder)?;
     let checkpoint = Checkpoint::open(folder, variant)?;
-    load(config.init(device), &checkpoint, &text_tower_keys(), options)
+    load(
+        config.init(device),
+        &checkpoint,
+        &text_tower_keys(),
+        options,
+    )
 }
 
 impl TextEncoder for ClipTextEncoder {

@@ -99,7 +99,12 @@ impl TransformersClipText {
             ("max_position_embeddings", self.max_position_embeddings),
         ] {
             if !(1..=1 << 24).contains(&value) {
-                return Err(Error::config(origin, key, value, "expected a positive number"));
+                return Err(Error::config(
+                    origin,
+                    key,
+                    value,
+                    "expected a positive number",
+                ));
             }
         }
         if !self.hidden_size.is_multiple_of(self.num_attention_heads) {

@@ -3,9 +3,7 @@
 use burn::{
     config::Config,
     module::Module,
-    nn::{
-        Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig,
-    },
+    nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig},
     tensor::{Bool, DType, Device, Int, Tensor, TensorData},
 };
 use serde::{Deserialize, Serialize};
@@ -137,7 +135,10 @@ impl TextTowerConfig {
 pub fn text_tower_keys() -> KeyMap {
     KeyMap::new(&[
         ("token_embedding", "text_model.embeddings.token_embedding"),
-        ("position_embedding", "text_model.embeddings.position_embedding"),
+        (
+            "position_embedding",
+            "text_model.embeddings.position_embedding",
+        ),
         ("final_layer_norm", "text_model.final_layer_norm"),
         ("layers", "text_model.encoder.layers"),
         ("norm1", "layer_norm1"),

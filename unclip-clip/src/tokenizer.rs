@@ -403,7 +403,12 @@ fn added_tokens(vocabulary: &HashMap<String, u32>, config: &TokenizerConfig) -> 
         if let Some(text) = content(token).or(default)
             && let Some(id) = vocabulary.get(text)
         {
-            add(*id, text, token.as_ref().unwrap_or(&Value::Null), normalized);
+            add(
+                *id,
+                text,
+                token.as_ref().unwrap_or(&Value::Null),
+                normalized,
+            );
         }
     }
     tokens.into_values().collect()
@@ -443,7 +448,10 @@ fn check_merges(model: &Value) -> std::result::Result<(), String> {
 
 /// One printable character for each byte, in the order of CLIP's vocabulary.
 fn byte_symbols() -> Vec<char> {
-    let printable: Vec<u8> = (b'!'..=b'~').chain(0xa1..=0xac).chain(0xae..=0xff).collect();
+    let printable: Vec<u8> = (b'!'..=b'~')
+        .chain(0xa1..=0xac)
+        .chain(0xae..=0xff)
+        .collect();
     let others = (0..=255u8).filter(|b| !printable.contains(b)).count() as u32;
     printable
         .iter()

@@ -51,7 +51,10 @@ pub fn bicubic_weights(from: usize, to: usize) -> Vec<f64> {
 /// If a size is zero.
 pub fn resize_bicubic(x: Tensor<4>, height: usize, width: usize) -> Tensor<4> {
     let [batch, channels, h, w] = x.dims();
-    assert!(h * w * height * width > 0, "a picture has at least one pixel");
+    assert!(
+        h * w * height * width > 0,
+        "a picture has at least one pixel"
+    );
     let device = x.device();
     // Horizontal first, as the reference does.
     let x = x.reshape([1, batch * channels, h, w]);

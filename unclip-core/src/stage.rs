@@ -67,12 +67,7 @@ impl TextEncoding {
         Self {
             embedding: self.embedding.clone().select(0, rows.clone()),
             tokens: self.tokens.clone().select(0, rows.clone()),
-            mask: self
-                .mask
-                .clone()
-                .int()
-                .select(0, rows)
-                .equal_elem(1),
+            mask: self.mask.clone().int().select(0, rows).equal_elem(1),
         }
     }
 

@@ -56,7 +56,10 @@ impl DiffusersTextProjection {
             ));
         }
         for (key, value) in [
-            ("clip_extra_context_tokens", config.clip_extra_context_tokens),
+            (
+                "clip_extra_context_tokens",
+                config.clip_extra_context_tokens,
+            ),
             ("clip_embeddings_dim", config.clip_embeddings_dim),
             ("time_embed_dim", config.time_embed_dim),
             ("cross_attention_dim", config.cross_attention_dim),
@@ -130,7 +133,12 @@ pub fn load_text_projection(
 ) -> Result<TextProjection> {
     let config = DiffusersTextProjection::load(folder)?;
     let checkpoint = Checkpoint::open(folder, variant)?;
-    load(config.init(device), &checkpoint, &KeyMap::default(), options)
+    load(
+        config.init(device),
+        &checkpoint,
+        &KeyMap::default(),
+        options,
+    )
 }
 
 /// Loads both networks of a decoder from their folders.

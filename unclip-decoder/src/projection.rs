@@ -117,7 +117,10 @@ impl TextProjection {
         let extra = extra
             .reshape([batch, features / self.extra_tokens, self.extra_tokens])
             .swap_dims(1, 2);
-        let caption = linear(&self.encoder_hidden_states_proj, as_compute(tokens, compute));
+        let caption = linear(
+            &self.encoder_hidden_states_proj,
+            as_compute(tokens, compute),
+        );
         let caption = self.text_encoder_hidden_states_norm.forward(caption);
 
         let seen = TensorData::new(

@@ -13,7 +13,7 @@ use unclip_core::{
     stage::{Conditioning, Decoder, Run, Stage, StageSettings, TextEncoding},
 };
 
-use crate::{DecoderConfig, DecoderCondition, DecoderModel};
+use crate::{DecoderCondition, DecoderConfig, DecoderModel};
 
 /// Samples small pictures from image embeddings and captions by diffusion (unCLIP §2.1).
 #[derive(Debug)]
@@ -40,7 +40,11 @@ impl DiffusionDecoder {
         device: &Device,
     ) -> Result<Self> {
         let (from, to) = (config.unet.in_channels, config.unet.out_channels);
-        let expected = if process.variance.is_learned() { 2 * from } else { from };
+        let expected = if process.variance.is_learned() {
+            2 * from
+        } else {
+            from
+        };
         if from != 3 || to != expected {
             return Err(Error::config(
                 "decoder",

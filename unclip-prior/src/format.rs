@@ -94,7 +94,12 @@ impl DiffusersPrior {
         let switch = |key: &str, value: &Option<String>, on: &str| match value.as_deref() {
             None => Ok(false),
             Some(v) if v == on => Ok(true),
-            Some(v) => Err(Error::config(origin, key, v, format!("expected {on} or null"))),
+            Some(v) => Err(Error::config(
+                origin,
+                key,
+                v,
+                format!("expected {on} or null"),
+            )),
         };
         let Some(activation) = Activation::from_name(&self.time_embed_act_fn) else {
             return Err(Error::config(
@@ -111,7 +116,12 @@ impl DiffusersPrior {
             ("num_embeddings", self.num_embeddings),
         ] {
             if !(1..=1 << 20).contains(&value) {
-                return Err(Error::config(origin, key, value, "expected a positive number"));
+                return Err(Error::config(
+                    origin,
+                    key,
+                    value,
+                    "expected a positive number",
+                ));
             }
         }
         let config = PriorConfig::new(

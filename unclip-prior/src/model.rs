@@ -243,7 +243,10 @@ fn hidden_keys(keep: Tensor<2, Bool>, length: usize) -> Tensor<4, Bool> {
     let device = keep.device();
     let [batch, tokens] = keep.dims();
     let shape = [batch, 1, length, length];
-    let rest = TensorData::new(vec![false; batch * (length - tokens)], [batch, length - tokens]);
+    let rest = TensorData::new(
+        vec![false; batch * (length - tokens)],
+        [batch, length - tokens],
+    );
     let rest = Tensor::<2, Bool>::from_data(rest, &device);
     Tensor::cat(vec![keep.bool_not(), rest], 1)
         .reshape([batch, 1, 1, length])

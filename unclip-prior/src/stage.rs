@@ -4,11 +4,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 use unclip_core::{
-    diffusion::{
-        Denoiser, Prediction, Process, Sampler, Timestep,
-        guidance::Conditions,
-        sample,
-    },
+    diffusion::{Denoiser, Prediction, Process, Sampler, Timestep, guidance::Conditions, sample},
     error::{Error, Result},
     resident::{Held, Resident},
     stage::{Caption, Prior, Run, Stage, StageSettings, TextEncoding},
@@ -60,7 +56,10 @@ impl DiffusionPrior {
                 "prior",
                 "clip_embed_dim",
                 config.output_width(),
-                format!("but a prior that is sampled predicts its input's {}", config.embedding),
+                format!(
+                    "but a prior that is sampled predicts its input's {}",
+                    config.embedding
+                ),
             ));
         }
         Ok(Self {

@@ -59,7 +59,17 @@ impl UpsamplerConfig {
 
 fn plain(from: usize, to: usize, channels: Vec<usize>, layers: usize, shift: bool) -> UNetConfig {
     let off = vec![false; channels.len()];
-    UNetConfig::new(from, to, channels, layers, off.clone(), off, false, 0, shift)
+    UNetConfig::new(
+        from,
+        to,
+        channels,
+        layers,
+        off.clone(),
+        off,
+        false,
+        0,
+        shift,
+    )
 }
 
 /// Loads a `super_res_first` or `super_res_last` network from its folder.

@@ -5,8 +5,8 @@
 pub mod guidance;
 mod process;
 pub mod sampler;
-mod scheduler_config;
 mod schedule;
+mod scheduler_config;
 
 pub use process::{Posterior, Process, Target, Variance};
 pub use sampler::{Denoiser, Prediction, Sampler, Tables, Timestep, sample};

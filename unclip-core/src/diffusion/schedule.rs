@@ -40,7 +40,9 @@ impl BetaSchedule {
                 // Division in floating point: integer division here is a bug other ports have.
                 let alpha_bar = |i: usize| {
                     let t = i as f64 / steps as f64;
-                    ((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2)
+                    ((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2)
+                        .cos()
+                        .powi(2)
                 };
                 (0..steps)
                     .map(|i| (1.0 - alpha_bar(i + 1) / alpha_bar(i)).min(0.999))
@@ -64,8 +66,14 @@ mod tests {
     #[test]
     fn linear_schedules_keep_their_ends() {
         for schedule in [
-            BetaSchedule::Linear { start: 1e-4, end: 0.02 },
-            BetaSchedule::ScaledLinear { start: 1e-4, end: 0.02 },
+            BetaSchedule::Linear {
+                start: 1e-4,
+                end: 0.02,
+            },
+            BetaSchedule::ScaledLinear {
+                start: 1e-4,
+                end: 0.02,
+            },
         ] {
             let betas = schedule.betas(1000);
             assert!((betas[0] - 1e-4).abs() < 1e-15 && (betas[999] - 0.02).abs() < 1e-15);

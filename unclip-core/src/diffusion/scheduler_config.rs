@@ -5,7 +5,10 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::{BetaSchedule, Process, Target, Variance};
-use crate::{error::{Error, Result}, json};
+use crate::{
+    error::{Error, Result},
+    json,
+};
 
 /// The settings of a `UnCLIPScheduler`; missing keys have the reference's defaults.
 #[derive(Clone, Debug, Deserialize)]

@@ -7,7 +7,9 @@ use burn::{
 };
 
 use super::{
-    DownBlock, MidBlock, TimeEmbedding, UpBlock, layers::{as_compute, conv2d}, unet_blocks::Conditions,
+    DownBlock, MidBlock, TimeEmbedding, UpBlock,
+    layers::{as_compute, conv2d},
+    unet_blocks::Conditions,
 };
 
 /// The U-Net of Dhariwal and Nichol (arXiv 2105.05233) with GLIDE's attention to context tokens.

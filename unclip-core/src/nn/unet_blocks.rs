@@ -19,9 +19,7 @@ impl Conditions {
     fn attend(&self, layer: Option<&ContextAttention>, x: Tensor<4>) -> Tensor<4> {
         match (layer, &self.context) {
             (None, _) => x,
-            (Some(layer), Some((context, mask))) => {
-                layer.forward(x, context.clone(), mask.clone())
-            }
+            (Some(layer), Some((context, mask))) => layer.forward(x, context.clone(), mask.clone()),
             (Some(_), None) => panic!("a U-Net that attends needs context tokens"),
         }
     }

@@ -147,9 +147,21 @@ impl UNetConfig {
         let from = self.channels[level.saturating_sub(1)];
         let is_last = level + 1 == self.channels.len();
         let resnets = (0..self.layers)
-            .map(|i| self.residual(if i == 0 { from } else { to }, to, Resample::Keep, 1.0, device))
+            .map(|i| {
+                self.residual(
+                    if i == 0 { from } else { to },
+                    to,
+                    Resample::Keep,
+                    1.0,
+                    device,
+                )
+            })
             .collect();
-        let attentions = if self.down_attention[level] { self.layers } else { 0 };
+        let attentions = if self.down_attention[level] {
+            self.layers
+        } else {
+            0
+        };
         let downsamplers = (!is_last).then(|| self.residual(to, to, Resample::Down, 1.0, device));
         DownBlock {
             resnets,
@@ -173,7 +185,11 @@ impl UNetConfig {
     fn up_block(&self, index: usize, device: &Device) -> UpBlock {
         let levels = self.channels.len();
         let channels = |i: usize| self.channels[levels - 1 - i.min(levels - 1)];
-        let (previous, to, next) = (channels(index.saturating_sub(1)), channels(index), channels(index + 1));
+        let (previous, to, next) = (
+            channels(index.saturating_sub(1)),
+            channels(index),
+            channels(index + 1),
+        );
         let count = self.layers + 1;
         let resnets = (0..count)
             .map(|i| {

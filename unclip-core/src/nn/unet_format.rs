@@ -114,9 +114,8 @@ impl DiffusersUNet {
     /// # Errors
     /// [`Error::Config`] for a class, block type or switch that is not supported.
     pub fn unet(&self, origin: &str) -> Result<UNetConfig> {
-        let refuse = |key: &str, value: String, expected: &str| {
-            Error::config(origin, key, value, expected)
-        };
+        let refuse =
+            |key: &str, value: String, expected: &str| Error::config(origin, key, value, expected);
         let is_conditional = match self.class_name.as_str() {
             "UNet2DConditionModel" => true,
             "UNet2DModel" => false,
@@ -202,7 +201,11 @@ impl DiffusersUNet {
             }
         };
         expect("act_fn", &self.act_fn, &["silu", "swish"])?;
-        expect("time_embedding_type", &self.time_embedding_type, &["positional"])?;
+        expect(
+            "time_embedding_type",
+            &self.time_embedding_type,
+            &["positional"],
+        )?;
         expect(
             "resnet_time_scale_shift",
             &self.resnet_time_scale_shift,
@@ -211,7 +214,10 @@ impl DiffusersUNet {
         let class_embed = self.class_embed_type.as_deref().unwrap_or("null");
         if is_conditional {
             expect("class_embed_type", class_embed, &["identity"])?;
-            let mid = self.mid_block_type.as_deref().unwrap_or("UNetMidBlock2DCrossAttn");
+            let mid = self
+                .mid_block_type
+                .as_deref()
+                .unwrap_or("UNetMidBlock2DCrossAttn");
             expect("mid_block_type", mid, &["UNetMidBlock2DSimpleCrossAttn"])?;
         } else {
             expect("class_embed_type", class_embed, &["null"])?;
@@ -224,7 +230,11 @@ impl DiffusersUNet {
                 Some(found) if *found == wanted => {}
                 Some(found) if found.as_f64().is_some() && found.as_f64() == wanted.as_f64() => {}
                 Some(found) => {
-                    return Err(refuse(key, found.to_string(), &format!("supported is {wanted}")));
+                    return Err(refuse(
+                        key,
+                        found.to_string(),
+                        &format!("supported is {wanted}"),
+                    ));
                 }
             }
         }
@@ -242,13 +252,16 @@ impl DiffusersUNet {
             },
             Some(value) => value.as_u64(),
         };
-        uniform.filter(|d| *d > 0).map(|d| d as usize).ok_or_else(|| {
-            refuse(
-                "attention_head_dim",
-                format!("{:?}", self.attention_head_dim),
-                "expected one positive number for all levels",
-            )
-        })
+        uniform
+            .filter(|d| *d > 0)
+            .map(|d| d as usize)
+            .ok_or_else(|| {
+                refuse(
+                    "attention_head_dim",
+                    format!("{:?}", self.attention_head_dim),
+                    "expected one positive number for all levels",
+                )
+            })
     }
 
     fn check_sizes(
@@ -269,10 +282,13 @@ impl DiffusersUNet {
         }
         for (level, &channels) in self.block_out_channels.iter().enumerate() {
             let up = self.up_block_types.len().saturating_sub(1 + level);
-            let is_attending = [self.down_block_types.get(level), self.up_block_types.get(up)]
-                .into_iter()
-                .flatten()
-                .any(|kind| kind.contains("Attn"));
+            let is_attending = [
+                self.down_block_types.get(level),
+                self.up_block_types.get(up),
+            ]
+            .into_iter()
+            .flatten()
+            .any(|kind| kind.contains("Attn"));
             if !(1..=MOST).contains(&channels)
                 || !channels.is_multiple_of(self.norm_num_groups)
                 || (is_attending && !channels.is_multiple_of(head_dim))

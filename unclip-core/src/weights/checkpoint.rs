@@ -90,7 +90,11 @@ impl Checkpoint {
         }
         let pickles = names
             .iter()
-            .filter(|n| [".bin", ".pt", ".pth", ".ckpt", ".th"].iter().any(|e| n.ends_with(e)))
+            .filter(|n| {
+                [".bin", ".pt", ".pth", ".ckpt", ".th"]
+                    .iter()
+                    .any(|e| n.ends_with(e))
+            })
             .collect::<Vec<_>>();
         if let Some(name) = pickles
             .iter()
@@ -235,7 +239,13 @@ fn file_names(folder: &Path) -> Result<Vec<String>> {
     };
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(io)? {
-        names.push(entry.map_err(io)?.file_name().to_string_lossy().into_owned());
+        names.push(
+            entry
+                .map_err(io)?
+                .file_name()
+                .to_string_lossy()
+                .into_owned(),
+        );
     }
     names.sort();
     Ok(names)

@@ -78,10 +78,18 @@ impl fmt::Display for Mismatch {
             write!(f, "\n  not part of the model: {key}")?;
         }
         for m in &self.shapes {
-            write!(f, "\n  shape: {} is {}, the model has {}", m.key, m.found, m.expected)?;
+            write!(
+                f,
+                "\n  shape: {} is {}, the model has {}",
+                m.key, m.found, m.expected
+            )?;
         }
         for m in &self.dtypes {
-            write!(f, "\n  type: {} is {}, the model has {}", m.key, m.found, m.expected)?;
+            write!(
+                f,
+                "\n  type: {} is {}, the model has {}",
+                m.key, m.found, m.expected
+            )?;
         }
         for key in &self.not_finite {
             write!(f, "\n  NaN or infinite values: {key}")?;
@@ -94,5 +102,8 @@ impl std::error::Error for Mismatch {}
 
 /// How a stored type is called in messages.
 pub(super) fn dtype_name(dtype: Option<DType>) -> String {
-    dtype.map_or_else(|| "a type without a name here".to_owned(), |d| format!("{d:?}"))
+    dtype.map_or_else(
+        || "a type without a name here".to_owned(),
+        |d| format!("{d:?}"),
+    )
 }

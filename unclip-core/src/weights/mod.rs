@@ -17,5 +17,5 @@ mod transpose;
 pub use checkpoint::{Checkpoint, TensorInfo};
 pub use key_map::KeyMap;
 pub use load::{LoadOptions, Precision, load, parameter_keys};
-pub use mismatch::{Mismatch, Misfit};
+pub use mismatch::{Misfit, Mismatch};
 pub use random::randomize;

@@ -44,7 +44,11 @@ impl ModuleMapper for Randomizer {
             Some("beta" | "bias") => vec![0.0; count],
             _ => {
                 // A matrix is [in, out], a kernel [out, in, h, w].
-                let fan_in = if D == 2 { shape[0] } else { count / shape[0].max(1) };
+                let fan_in = if D == 2 {
+                    shape[0]
+                } else {
+                    count / shape[0].max(1)
+                };
                 let half_width = (3.0 / fan_in.max(1) as f32).sqrt();
                 let mut values = self.noise.uniform_vec(count);
                 for v in &mut values {

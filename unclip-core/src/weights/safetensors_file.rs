@@ -35,7 +35,13 @@ impl SafetensorsFile {
             path: path.to_owned(),
             reason,
         };
-        let io = |e| Error::io(path, e, "a weight file named by this checkpoint is not there");
+        let io = |e| {
+            Error::io(
+                path,
+                e,
+                "a weight file named by this checkpoint is not there",
+            )
+        };
         let mut file = File::open(path).map_err(io)?;
         let length = file.metadata().map_err(io)?.len();
         if length < 8 {

@@ -109,7 +109,11 @@ impl AncestralStep {
     }
 
     fn round(&self, value: f64) -> f64 {
-        if self.is_f32 { f64::from(value as f32) } else { value }
+        if self.is_f32 {
+            f64::from(value as f32)
+        } else {
+            value
+        }
     }
 
     /// Predicted x₀, clamped as the process says.
@@ -243,7 +247,11 @@ mod tests {
     fn the_last_step_shows_which_tables_are_used() {
         let process = process(Target::Epsilon, Variance::FixedSmallLog);
         let rounded = AncestralStep::new(&process, 0, None, Tables::Diffusers);
-        assert!((rounded.start - 0.99947232).abs() < 1e-8, "{}", rounded.start);
+        assert!(
+            (rounded.start - 0.99947232).abs() < 1e-8,
+            "{}",
+            rounded.start
+        );
         let exact = AncestralStep::new(&process, 0, None, Tables::Karlo);
         assert!((exact.start - 1.0).abs() < 1e-12);
     }

@@ -11,6 +11,7 @@ use unclip_core::{
     diffusion::{Process, SchedulerConfig},
     error::{Error, Result},
     json,
+    nn::{DiffusersUNet, UNetConfig},
     resident::Resident,
     stage::{Decoder, Prior, TextEncoder, Upsampler},
     weights::LoadOptions,
@@ -205,8 +206,21 @@ impl<'a> CheckpointFolder<'a> {
         let config = UpsamplerConfig::load_diffusers(&folder)?;
         let first = network(folder)?;
         let last = match self.has("super_res_last") {
-            true => Some(network(self.folder("super_res_last")?)?),
             false => None,
+            true => {
+                let folder = self.folder("super_res_last")?;
+                let (unet, _) = DiffusersUNet::load(&folder)?;
+                let channels = |c: &UNetConfig| format!("{}, {}", c.in_channels, c.out_channels);
+                if channels(&unet) != channels(&config.unet) {
+                    return Err(Error::config(
+                        folder.join("config.json").display(),
+                        "in_channels, out_channels",
+                        channels(&unet),
+                        format!("but super_res_first has {}", channels(&config.unet)),
+                    ));
+                }
+                Some(network(folder)?)
+            }
         };
         let process = self.process("super_res_scheduler")?;
         let stage = DiffusionUpsampler::new(&config, first, last, process, &device)?;

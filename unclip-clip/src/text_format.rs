@@ -107,6 +107,14 @@ impl TransformersClipText {
                 ));
             }
         }
+        if self.num_hidden_layers > 1024 {
+            return Err(Error::config(
+                origin,
+                "num_hidden_layers",
+                self.num_hidden_layers,
+                "expected at most 1024",
+            ));
+        }
         if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
             return Err(Error::config(
                 origin,

@@ -56,6 +56,33 @@ impl TextEncoding {
         self.embedding.dims()[0]
     }
 
+    /// Checks that this has the shapes a stage was made for: `rows` prompts, embeddings and tokens
+    /// of `width`, and `length` tokens if that is given.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn check(&self, rows: usize, width: usize, length: Option<usize>) -> Result<()> {
+        let (embedding, tokens) = (self.embedding.dims(), self.tokens.dims());
+        let n = length.unwrap_or(tokens[1]);
+        if embedding != [rows, width] {
+            let expected = format!("[{rows}, {width}]");
+            return Err(Error::shape("the text embedding", &embedding, expected));
+        }
+        if tokens != [rows, n, width] {
+            let expected = format!("[{rows}, {n}, {width}]");
+            return Err(Error::shape("the caption's tokens", &tokens, expected));
+        }
+        if self.mask.dims() != [rows, n] {
+            let expected = format!("[{rows}, {n}]");
+            return Err(Error::shape(
+                "the caption's mask",
+                &self.mask.dims(),
+                expected,
+            ));
+        }
+        Ok(())
+    }
+
     /// Each row `times` times, copies next to each other.
     pub fn repeat_rows(&self, times: usize) -> Self {
         let device = self.embedding.device();
@@ -112,6 +139,20 @@ pub struct Caption<'a> {
     pub text: &'a TextEncoding,
     /// Empty or negative prompts, as many rows. Guidance is on if this is given.
     pub unconditional: Option<&'a TextEncoding>,
+}
+
+impl Caption<'_> {
+    /// [`TextEncoding::check`] of both parts.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn check(&self, width: usize, length: Option<usize>) -> Result<()> {
+        let rows = self.text.rows();
+        let length = length.or(Some(self.text.tokens.dims()[1]));
+        self.text.check(rows, width, length)?;
+        self.unconditional
+            .map_or(Ok(()), |text| text.check(rows, width, length))
+    }
 }
 
 /// What a decoder is given.

@@ -96,6 +96,7 @@ impl DiffusionDecoder {
 impl Decoder for DiffusionDecoder {
     fn decode(&self, conditioning: &Conditioning<'_>, run: &mut Run<'_>) -> Result<Tensor<4>> {
         run.sampler.check(self.process.steps())?;
+        conditioning.caption.check(self.embedding, None)?;
         let dims = conditioning.image_embedding.dims();
         let rows = conditioning.caption.text.rows();
         if dims != [rows, self.embedding] {

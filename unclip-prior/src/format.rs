@@ -124,6 +124,14 @@ impl DiffusersPrior {
                 ));
             }
         }
+        if self.num_layers > 1024 {
+            return Err(Error::config(
+                origin,
+                "num_layers",
+                self.num_layers,
+                "expected at most 1024",
+            ));
+        }
         let config = PriorConfig::new(
             self.embedding_dim,
             self.num_attention_heads,

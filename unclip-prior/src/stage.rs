@@ -21,6 +21,7 @@ pub struct DiffusionPrior {
     /// Its process.
     pub process: Process,
     embedding: usize,
+    context: usize,
     device: Device,
 }
 
@@ -43,29 +44,39 @@ impl DiffusionPrior {
     /// A stage of parts; the network, configured by `config`, is on `device`.
     ///
     /// # Errors
-    /// [`Error::Config`] if the network's output is not what it takes as input, so that it cannot
-    /// be sampled from.
+    /// [`Error::Config`] if the network cannot be sampled from under a caption: it has to take the
+    /// caption's tokens, answer by its query, and predict what it takes as input.
     pub fn new(
         config: &PriorConfig,
         model: Resident<PriorModel>,
         process: Process,
         device: &Device,
     ) -> Result<Self> {
-        if config.output_width() != config.embedding {
-            return Err(Error::config(
-                "prior",
-                "clip_embed_dim",
-                config.output_width(),
-                format!(
-                    "but a prior that is sampled predicts its input's {}",
-                    config.embedding
-                ),
-            ));
+        let refuse = |key: &str, value: String, expected: &str| {
+            Err(Error::config("prior", key, value, expected))
+        };
+        let text = match config.text_embedding {
+            0 => config.embedding,
+            width => width,
+        };
+        if !config.has_tokens || !config.has_query {
+            let value = format!("{}, {}", config.has_tokens, config.has_query);
+            return refuse("has_tokens, has_query", value, "but a stage needs both");
+        }
+        if config.additional != 4 {
+            let value = config.additional.to_string();
+            return refuse("additional_embeddings", value, "but there are 4");
+        }
+        if config.output_width() != config.embedding || text != config.embedding {
+            let value = format!("{text}, {}", config.output_width());
+            let expected = format!("but both have to be its input's {}", config.embedding);
+            return refuse("embedding_proj_dim, clip_embed_dim", value, &expected);
         }
         Ok(Self {
             model,
             process,
             embedding: config.embedding,
+            context: config.context,
             device: device.clone(),
         })
     }
@@ -74,6 +85,7 @@ impl DiffusionPrior {
 impl Prior for DiffusionPrior {
     fn sample(&self, caption: Caption<'_>, run: &mut Run<'_>) -> Result<Tensor<2>> {
         run.sampler.check(self.process.steps())?;
+        caption.check(self.embedding, Some(self.context))?;
         let rows = caption.text.rows();
         let start = run.start(Stage::Prior, [rows, self.embedding], &self.device)?;
         let text = caption.text.to_device(&self.device);

@@ -269,7 +269,12 @@ impl DiffusersUNet {
         head_dim: usize,
         refuse: &dyn Fn(&str, String, &str) -> Error,
     ) -> Result<()> {
+        // A config comes from outside: it must not make us build without end.
         const MOST: usize = 1 << 16;
+        if self.layers_per_block > 256 {
+            let value = self.layers_per_block.to_string();
+            return Err(refuse("layers_per_block", value, "expected at most 256"));
+        }
         for (key, value) in [
             ("in_channels", self.in_channels),
             ("out_channels", self.out_channels),

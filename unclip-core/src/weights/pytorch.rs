@@ -12,8 +12,8 @@ use burn::store::{ModuleStore, PytorchStore};
 use super::TensorInfo;
 use crate::error::{Error, Result};
 
-/// Keys under which training scripts keep the weights inside the pickled dictionary.
-const TOP_LEVEL_KEYS: [&str; 2] = ["state_dict", "model"];
+/// Where training scripts keep the weights inside the pickled dictionary.
+const NESTED: &str = "state_dict.";
 
 pub(super) struct PytorchFile {
     path: PathBuf,
@@ -37,13 +37,11 @@ impl PytorchFile {
         let mut store = PytorchStore::from_file(path).map_indices_contiguous(false);
         let mut infos = index(&mut store, path)?;
         // A checkpoint of a training script: the weights are one level down.
-        for key in TOP_LEVEL_KEYS {
-            if infos.is_empty() {
-                store = PytorchStore::from_file(path)
-                    .with_top_level_key(key)
-                    .map_indices_contiguous(false);
-                infos = index(&mut store, path).unwrap_or_default();
-            }
+        if !infos.is_empty() && infos.keys().all(|key| key.starts_with(NESTED)) {
+            store = PytorchStore::from_file(path)
+                .with_top_level_key(NESTED.trim_end_matches('.'))
+                .map_indices_contiguous(false);
+            infos = index(&mut store, path)?;
         }
         if infos.is_empty() {
             return Err(Error::WeightFile {

@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::BufWriter, path::Path};
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use image::RgbImage;
 
 use crate::error::{Error, Result};
@@ -31,6 +31,34 @@ pub fn to_images(pixels: Tensor<4>) -> Result<Vec<RgbImage>> {
             })
         })
         .collect())
+}
+
+/// Pictures of one size → `[b, 3, h, w]` in [-1, 1], f32.
+///
+/// # Errors
+/// [`Error::Setting`] without pictures, [`Error::Shape`] if they differ in size.
+pub fn from_images(images: &[RgbImage], device: &Device) -> Result<Tensor<4>> {
+    let Some(first) = images.first() else {
+        return Err(Error::setting("pictures", 0, "at least 1 is needed"));
+    };
+    let (width, height) = first.dimensions();
+    let mut values = Vec::with_capacity(images.len() * 3 * (width * height) as usize);
+    for picture in images {
+        if picture.dimensions() != (width, height) {
+            let found = [picture.height() as usize, picture.width() as usize];
+            let expected = format!("[{height}, {width}], the size of the first");
+            return Err(Error::shape("a picture", &found, expected));
+        }
+        for channel in 0..3 {
+            let bytes = picture.pixels().map(|pixel| pixel.0[channel]);
+            values.extend(bytes.map(|byte| f32::from(byte) / 127.5 - 1.0));
+        }
+    }
+    let shape = [images.len(), 3, height as usize, width as usize];
+    Ok(Tensor::from_data(
+        TensorData::new(values, shape),
+        (device, DType::F32),
+    ))
 }
 
 /// Reads a tensor back as f32.
@@ -163,6 +191,20 @@ mod tests {
         assert_eq!(to_byte(-2.0), 0);
         assert_eq!(to_byte(2.0), 255);
         assert_eq!(to_byte(0.0), 128); // 127.5
+    }
+
+    #[test]
+    fn every_byte_survives_a_tensor() {
+        let image = RgbImage::from_fn(16, 16, |x, y| {
+            let byte = (y * 16 + x) as u8;
+            image::Rgb([byte, 255 - byte, byte / 2])
+        });
+        let tensor = from_images(&[image.clone(), image.clone()], &Device::flex()).unwrap();
+        assert_eq!(tensor.dims(), [2, 3, 16, 16]);
+        assert_eq!(to_images(tensor).unwrap(), [image.clone(), image.clone()]);
+        let other = RgbImage::new(16, 8);
+        let error = from_images(&[image, other], &Device::flex()).unwrap_err();
+        assert!(matches!(error, Error::Shape { .. }), "{error}");
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub struct Checkpoint {
 enum WeightFile {
     Safetensors(SafetensorsFile),
     #[cfg(feature = "pytorch")]
-    Pytorch(super::pytorch::PytorchFile),
+    Pytorch(Box<super::pytorch::PytorchFile>),
 }
 
 /// `*.safetensors.index.json`: which shard holds which tensor.
@@ -139,7 +139,7 @@ impl Checkpoint {
     #[cfg(feature = "pytorch")]
     fn open_pickle(path: &Path) -> Result<(WeightFile, BTreeMap<String, TensorInfo>)> {
         let (file, infos) = super::pytorch::PytorchFile::open(path)?;
-        Ok((WeightFile::Pytorch(file), infos))
+        Ok((WeightFile::Pytorch(Box::new(file)), infos))
     }
 
     #[cfg(not(feature = "pytorch"))]

@@ -134,26 +134,27 @@ impl AncestralStep {
         }
     }
 
-    /// Standard deviation of the step's noise: a number, or a tensor for learned variances.
-    fn deviation<const D: usize>(
+    /// `noise` times the step's standard deviation.
+    fn scaled<const D: usize>(
         &self,
         process: &Process,
         learned: Option<Tensor<D>>,
-    ) -> Deviation<D> {
+        noise: Tensor<D>,
+    ) -> Tensor<D> {
         let floored = self.variance.max(self.round(1e-20));
         match (process.variance, learned) {
-            (Variance::FixedSmall, _) => Deviation::Fixed(self.round(floored.sqrt())),
+            (Variance::FixedSmall, _) => noise * self.round(floored.sqrt()),
             (Variance::FixedSmallLog, _) => {
                 let log = self.round(floored.ln());
-                Deviation::Fixed(self.round((0.5 * log).exp()))
+                noise * self.round((0.5 * log).exp())
             }
-            (Variance::FixedLarge, _) => Deviation::Fixed(self.round(self.beta.sqrt())),
-            (Variance::Learned, Some(log)) => Deviation::Learned((log * 0.5).exp()),
+            (Variance::FixedLarge, _) => noise * self.round(self.beta.sqrt()),
+            (Variance::Learned, Some(log)) => (log * 0.5).exp() * noise,
             (Variance::LearnedRange, Some(v)) => {
                 let (low, high) = (self.round(self.variance.ln()), self.round(self.beta.ln()));
                 let fraction = (v + 1.0) / 2.0;
                 let log = fraction.clone() * high + (fraction.neg() + 1.0) * low;
-                Deviation::Learned((log * 0.5).exp())
+                (log * 0.5).exp() * noise
             }
             (Variance::Learned | Variance::LearnedRange, None) => {
                 panic!("a process with learned variance needs a network that gives it")
@@ -176,17 +177,9 @@ impl AncestralStep {
         let mean = start * self.start + x * self.current;
         match noise {
             None => mean,
-            Some(noise) => match self.deviation(process, prediction.variance) {
-                Deviation::Fixed(deviation) => mean + noise * deviation,
-                Deviation::Learned(deviation) => mean + deviation * noise,
-            },
+            Some(noise) => mean + self.scaled(process, prediction.variance, noise),
         }
     }
-}
-
-enum Deviation<const D: usize> {
-    Fixed(f64),
-    Learned(Tensor<D>),
 }
 
 pub(super) fn sample<const D: usize>(

@@ -280,8 +280,12 @@ impl<'a> TextToImage<'a> {
                 .collect(),
             false => Vec::new(),
         };
-        for stage in prior.iter().chain([&decoder]).chain(&upsamplers) {
-            positive("steps", stage.sampler.steps())?;
+        if let Some(prior) = &prior {
+            self.unclip.prior()?.check(prior)?;
+        }
+        self.unclip.decoder()?.check(&decoder)?;
+        for (stage, settings) in self.unclip.upsamplers().zip(&upsamplers) {
+            stage.check(settings)?;
         }
         if let Some(embeddings) = &self.embeddings {
             let (dims, rows) = (embeddings.dims(), self.prompts.len() * self.images);

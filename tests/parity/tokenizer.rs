@@ -9,6 +9,7 @@ use crate::report::Report;
 
 pub fn check(root: &Path, report: &mut Report) {
     let folder = root.join("tokenizer");
+    check_built_in(&folder.join("openai_rows.json"), report);
     let mut names: Vec<String> = std::fs::read_dir(&folder)
         .into_iter()
         .flatten()
@@ -36,4 +37,21 @@ pub fn check(root: &Path, report: &mut Report) {
         }
         report.exact(&format!("tokenizer {name}"), &found, &expected);
     }
+}
+
+/// The built-in vocabulary against OpenAI's, where the folder has rows of it.
+fn check_built_in(path: &Path, report: &mut Report) {
+    if !path.is_file() {
+        return;
+    }
+    let tokenizer = ClipTokenizer::openai().unwrap();
+    let goldens: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let (mut found, mut expected) = (Vec::new(), Vec::new());
+    for row in goldens["rows"].as_array().unwrap() {
+        let text = row["text"].as_str().unwrap();
+        let ids: Vec<u32> = serde_json::from_value(row["ids"].clone()).unwrap();
+        found.push((text.to_owned(), tokenizer.encode(text).unwrap()));
+        expected.push((text.to_owned(), ids));
+    }
+    report.exact("tokenizer built in", &found, &expected);
 }

@@ -281,6 +281,15 @@ pub trait Prior: Send {
     fn defaults(&self) -> StageSettings {
         StageSettings::default()
     }
+
+    /// Whether it can be run with these settings, asked before any stage runs.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] that names what is out of range.
+    fn check(&self, settings: &StageSettings) -> Result<()> {
+        let _ = settings;
+        Ok(())
+    }
 }
 
 /// Image embedding and caption → small pictures.
@@ -295,6 +304,15 @@ pub trait Decoder: Send {
     fn defaults(&self) -> StageSettings {
         StageSettings::default()
     }
+
+    /// Whether it can be run with these settings, asked before any stage runs.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] that names what is out of range.
+    fn check(&self, settings: &StageSettings) -> Result<()> {
+        let _ = settings;
+        Ok(())
+    }
 }
 
 /// Pictures → larger pictures.
@@ -308,6 +326,15 @@ pub trait Upsampler: Send {
     /// The settings its checkpoint was made for.
     fn defaults(&self) -> StageSettings {
         StageSettings::default()
+    }
+
+    /// Whether it can be run with these settings, asked before any stage runs.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] that names what is out of range.
+    fn check(&self, settings: &StageSettings) -> Result<()> {
+        let _ = settings;
+        Ok(())
     }
 }
 

@@ -120,6 +120,10 @@ impl Decoder for DiffusionDecoder {
         Ok(pixels.clamp(-1.0, 1.0))
     }
 
+    fn check(&self, settings: &StageSettings) -> Result<()> {
+        settings.sampler.check(self.process.steps())
+    }
+
     fn defaults(&self) -> StageSettings {
         StageSettings {
             sampler: Sampler::ancestral(25),

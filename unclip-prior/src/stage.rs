@@ -112,6 +112,10 @@ impl Prior for DiffusionPrior {
         Ok(denoiser.model.denormalize(embedding))
     }
 
+    fn check(&self, settings: &StageSettings) -> Result<()> {
+        settings.sampler.check(self.process.steps())
+    }
+
     fn defaults(&self) -> StageSettings {
         StageSettings {
             sampler: Sampler::ancestral(25),

@@ -87,6 +87,10 @@ impl Upsampler for DiffusionUpsampler {
         sample(&mut denoiser, start, &self.process, stage, run)
     }
 
+    fn check(&self, settings: &StageSettings) -> Result<()> {
+        settings.sampler.check(self.process.steps())
+    }
+
     fn defaults(&self) -> StageSettings {
         StageSettings {
             sampler: Sampler::ancestral(7),

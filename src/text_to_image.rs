@@ -5,13 +5,13 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use unclip_core::{
     diffusion::Sampler,
     error::{Error, Result},
     image::{to_host, to_images},
     noise::Noise,
-    stage::{Caption, Conditioning, Run, Stage, StageSettings, Step, TextEncoding},
+    stage::{Caption, Conditioning, Run, Stage, StageSettings, Step, TextEncoding, report},
 };
 
 use crate::{Output, Settings, UnClip};
@@ -320,8 +320,12 @@ impl<'a> TextToImage<'a> {
             prompts.push(&self.negative_prompt);
         }
         let all = encoder.encode_text(&prompts)?;
-        self.stage_run(StageSettings::default(), None, &mut Noise::from_seed(0))
-            .report(Stage::TextEncoder, 1, 1)?;
+        let step = Step {
+            stage: Stage::TextEncoder,
+            done: 1,
+            steps: 1,
+        };
+        report(self.on_step.as_deref_mut(), step)?;
         let text = all.narrow_rows(0, count).repeat_rows(self.images);
         let unconditional =
             is_guided.then(|| all.narrow_rows(count, 1).repeat_rows(count * self.images));
@@ -337,7 +341,7 @@ impl<'a> TextToImage<'a> {
         let mut run = Run::new(settings.sampler, noise);
         run.guidance = settings.guidance;
         run.is_batched = self.is_batched;
-        run.latents = latents.map(|data| data.convert_dtype(DType::F32));
+        run.latents = latents;
         if let Some(watch) = &mut self.on_step {
             run.watch = Some(&mut **watch);
         }

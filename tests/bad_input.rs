@@ -702,3 +702,655 @@ fn pictures_carry_what_makes_them_again() {
         Err(Error::Setting { .. })
     ));
 }
+
+/// Every file and folder below `folder`, by its path in it.
+fn tree(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = PathBuf::from(path.file_name().unwrap());
+        if path.is_dir() {
+            found.extend(tree(&path).into_iter().map(|below| name.join(below)));
+        }
+        found.push(name);
+    }
+    found.sort();
+    found
+}
+
+/// Writes a component's tensors again, changed by `edit`; its header is valid afterwards.
+fn rewrite(
+    copy: &Copy,
+    component: &str,
+    edit: impl Fn(&str, &mut safetensors::Dtype, &mut Vec<usize>, &mut Vec<u8>),
+) {
+    let bytes = fs::read(copy.weights(component)).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let tensors: Vec<_> = file
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| {
+            let (mut dtype, mut shape) = (view.dtype(), view.shape().to_vec());
+            let mut data = view.data().to_vec();
+            edit(&name, &mut dtype, &mut shape, &mut data);
+            (name, dtype, shape, data)
+        })
+        .collect();
+    let views = tensors.iter().map(|(name, dtype, shape, data)| {
+        let view = safetensors::tensor::TensorView::new(*dtype, shape.clone(), data).unwrap();
+        (name.as_str(), view)
+    });
+    let bytes = safetensors::serialize(views, None).unwrap();
+    fs::write(copy.weights(component), bytes).unwrap();
+}
+
+/// Removes an entry of `model_index.json`.
+fn forget(copy: &Copy, component: &str) {
+    let path = copy.path("model_index.json");
+    let text = fs::read(&path).unwrap();
+    let mut index: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(&text).unwrap();
+    index.remove(component).unwrap();
+    fs::write(path, serde_json::to_vec(&index).unwrap()).unwrap();
+}
+
+fn largest_difference<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> f32 {
+    (a - b).abs().max().into_scalar()
+}
+
+#[test]
+fn whatever_is_taken_away_is_named() {
+    for name in tree(&fixture_root().join("checkpoints/unclip")) {
+        let copy = Copy::new();
+        let path = copy.0.path().join(&name);
+        match path.is_dir() {
+            true => fs::remove_dir_all(&path).unwrap(),
+            false => fs::remove_file(&path).unwrap(),
+        }
+        // The tokenizer's settings are also in the other file, or have defaults.
+        if name.ends_with("special_tokens_map.json") || name.ends_with("tokenizer_config.json") {
+            copy.load().unwrap();
+            continue;
+        }
+        let error = copy.error();
+        let Error::NotFound { path: found, hint } = &error else {
+            panic!("{}: {error}", name.display());
+        };
+        let is_weights = name.extension().is_some_and(|e| e == "safetensors");
+        let expected = if is_weights {
+            path.parent().unwrap()
+        } else {
+            &path
+        };
+        assert!(found.starts_with(expected), "{}: {error}", name.display());
+        assert!(!hint.is_empty());
+    }
+}
+
+#[test]
+fn headers_that_lie_are_refused() {
+    for (what, key, value) in [
+        ("overlap", "data_offsets", serde_json::json!([4, 68])),
+        ("backwards", "data_offsets", serde_json::json!([64, 0])),
+        ("negative", "data_offsets", serde_json::json!([-4, 60])),
+        ("too short", "data_offsets", serde_json::json!([0, 4])),
+        ("not offsets", "data_offsets", serde_json::json!("all")),
+        ("larger shape", "shape", serde_json::json!([17])),
+        (
+            "overflowing shape",
+            "shape",
+            serde_json::json!([u64::MAX, 4]),
+        ),
+        (
+            "wrapping shape",
+            "shape",
+            serde_json::json!([1u64 << 63, 2, 16]),
+        ),
+        ("negative shape", "shape", serde_json::json!([-16])),
+        ("no shape", "shape", serde_json::Value::Null),
+        ("wider type", "dtype", "F64".into()),
+        ("unknown type", "dtype", "F33".into()),
+    ] {
+        let copy = Copy::new();
+        copy.edit_weights("super_res_first", |header, _| {
+            header["conv_in.bias"][key] = value;
+        });
+        let error = copy.error();
+        assert!(
+            matches!(&error, Error::WeightFile { path, .. } if *path == copy.weights("super_res_first")),
+            "{what}: {error}"
+        );
+    }
+    let copy = Copy::new();
+    let header = "[".repeat(100_000);
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.bytes());
+    fs::write(copy.weights("prior"), bytes).unwrap();
+    assert!(matches!(copy.error(), Error::WeightFile { .. }));
+}
+
+#[test]
+fn integers_where_floats_belong_are_named() {
+    use safetensors::Dtype;
+    for (dtype, size, name) in [(Dtype::I64, 8, "I64"), (Dtype::BOOL, 1, "a type")] {
+        let copy = Copy::new();
+        rewrite(&copy, "prior", |key, found, shape, data| {
+            if key == "norm_out.weight" {
+                *found = dtype;
+                *data = vec![1; size * shape.iter().product::<usize>()];
+            }
+        });
+        let mismatch = copy.mismatch();
+        assert_eq!(mismatch.dtypes.len(), 1);
+        assert_eq!(mismatch.dtypes[0].key, "norm_out.weight");
+        assert!(mismatch.dtypes[0].found.starts_with(name), "{mismatch}");
+        assert!(mismatch.shapes.is_empty() && mismatch.missing.is_empty());
+    }
+}
+
+#[test]
+fn surplus_tensors_alone_are_refused_and_named() {
+    let copy = Copy::new();
+    copy.edit_weights("decoder", |header, data| {
+        for key in ["ema.decay", "zz.extra"] {
+            let (begin, end) = (data.len(), data.len() + 4);
+            data.extend([0; 4]);
+            let entry = serde_json::json!({
+                "dtype": "F32", "shape": [1], "data_offsets": [begin, end],
+            });
+            header.insert(key.into(), entry);
+        }
+    });
+    let mismatch = copy.mismatch();
+    assert_eq!(mismatch.path, copy.weights("decoder"));
+    assert_eq!(mismatch.surplus, ["ema.decay", "zz.extra"]);
+    assert!(mismatch.missing.is_empty() && mismatch.shapes.is_empty());
+}
+
+#[test]
+fn an_unlike_name_is_not_suggested() {
+    let copy = Copy::new();
+    copy.edit_weights("prior", |header, _| {
+        let tensor = header.remove("proj_in.weight").unwrap();
+        header.insert("q".into(), tensor);
+    });
+    let mismatch = copy.mismatch();
+    assert_eq!(mismatch.missing, [("proj_in.weight".to_owned(), None)]);
+    assert_eq!(mismatch.surplus, ["q"]);
+}
+
+#[test]
+fn all_weights_that_are_not_finite_are_named_in_every_type_and_residency() {
+    use unclip::burn::tensor::DType;
+    let bad = ["norm_out.bias", "proj_in.weight"];
+    for (stored, dtype) in [
+        (safetensors::Dtype::F32, DType::F32),
+        (safetensors::Dtype::F16, DType::F16),
+        (safetensors::Dtype::BF16, DType::BF16),
+    ] {
+        let copy = Copy::new();
+        rewrite(&copy, "prior", |key, found, shape, data| {
+            let count: usize = shape.iter().product();
+            let mut values: Vec<f32> = data
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+                .collect();
+            if bad.contains(&key) {
+                *values.last_mut().unwrap() = f32::NEG_INFINITY;
+            }
+            *found = stored;
+            *data = TensorData::new(values, [count])
+                .convert_dtype(dtype)
+                .as_bytes()
+                .to_vec();
+        });
+        for residency in [Residency::Keep, Residency::OneAtATime] {
+            let builder = UnClip::builder(&Device::flex()).checkpoint(copy.path(""));
+            match builder.residency(residency).check_finite(true).build() {
+                Err(Error::Weights(mismatch)) => assert_eq!(mismatch.not_finite, bad),
+                other => panic!("{stored:?}: {other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn schedules_out_of_range_are_refused() {
+    let steps = "\"num_train_timesteps\": 1000";
+    let range = "\"clip_sample_range\": 1.0";
+    for (from, to, key) in [
+        (steps, "\"num_train_timesteps\": 0", "num_train_timesteps"),
+        (steps, "\"num_train_timesteps\": 1", "num_train_timesteps"),
+        (
+            steps,
+            "\"num_train_timesteps\": 999999999999",
+            "num_train_timesteps",
+        ),
+        (range, "\"clip_sample_range\": -1.0", "clip_sample_range"),
+        (range, "\"clip_sample_range\": null", "clip_sample_range"),
+    ] {
+        let copy = Copy::new();
+        copy.edit("super_res_scheduler/scheduler_config.json", from, to);
+        let error = copy.error();
+        assert!(
+            matches!(&error, Error::Config { key: found, .. } if found == key),
+            "{to}: {error}"
+        );
+    }
+    for (from, to) in [
+        (
+            "\"num_train_timesteps\": 1000",
+            "\"num_train_timesteps\": -5",
+        ),
+        (
+            "\"num_train_timesteps\": 1000",
+            "\"num_train_timesteps\": 2.5",
+        ),
+        ("\"clip_sample\": true", "\"clip_sample\": \"yes\""),
+    ] {
+        let copy = Copy::new();
+        let file = "super_res_scheduler/scheduler_config.json";
+        copy.edit(file, from, to);
+        let error = copy.error();
+        assert!(
+            matches!(&error, Error::Json { path, .. } if *path == copy.path(file)),
+            "{to}: {error}"
+        );
+    }
+}
+
+#[test]
+fn betas_outside_their_range_are_refused() {
+    for (start, end) in [("-0.1", "0.02"), ("0.0001", "1.5"), ("2.0", "3.0")] {
+        let copy = Copy::new();
+        copy.edit(
+            "super_res_scheduler/scheduler_config.json",
+            "\"squaredcos_cap_v2\"",
+            &format!("\"linear\", \"beta_start\": {start}, \"beta_end\": {end}"),
+        );
+        let error = copy.error();
+        assert!(
+            matches!(&error, Error::Config { key, .. } if key.starts_with("beta_")),
+            "{start} to {end}: {error}"
+        );
+    }
+}
+
+#[test]
+fn picture_sizes_without_sense_are_refused() {
+    for component in ["decoder", "super_res_first"] {
+        let file = format!("{component}/config.json");
+        let size = match component {
+            "decoder" => "\"sample_size\": 16",
+            _ => "\"sample_size\": 64",
+        };
+        // The last two would take terabytes: they have to be refused before anything is run.
+        for value in ["null", "0", "3", "17", "1048576", "4294967296"] {
+            let copy = Copy::new();
+            copy.edit(&file, size, &format!("\"sample_size\": {value}"));
+            match copy.load() {
+                Err(Error::Config { key, .. }) => assert_eq!(key, "sample_size"),
+                other => panic!("{component} {value}: {other:?}"),
+            }
+        }
+        for value in ["-8", "16.5", "\"16\"", "[16, 16]"] {
+            let copy = Copy::new();
+            copy.edit(&file, size, &format!("\"sample_size\": {value}"));
+            assert!(matches!(copy.error(), Error::Json { .. }), "{value}");
+        }
+    }
+}
+
+#[test]
+fn a_pickle_names_the_feature_or_what_is_wrong_with_it() {
+    let copy = Copy::new();
+    fs::remove_file(copy.weights("prior")).unwrap();
+    let path = copy.path("prior/diffusion_pytorch_model.bin");
+    for bytes in [
+        &b"no pickle at all"[..],
+        b"",
+        b"\x80\x02}q\x00.",
+        b"PK\x03\x04",
+    ] {
+        fs::write(&path, bytes).unwrap();
+        let error = copy.error();
+        let Error::WeightFile {
+            path: found,
+            reason,
+        } = &error
+        else {
+            panic!("{bytes:?}: {error}");
+        };
+        assert_eq!(*found, path);
+        assert!(
+            cfg!(feature = "pytorch") || reason.contains("feature `pytorch`"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn broken_tokenizers_are_refused() {
+    for (file, text) in [
+        ("vocab.json", "{"),
+        ("vocab.json", "[1, 2]"),
+        ("vocab.json", "{\"a\": -1}"),
+        ("vocab.json", "{\"a\": \"b\"}"),
+        ("vocab.json", "{\"a\": 99999999999}"),
+        ("special_tokens_map.json", "null,"),
+        (
+            "tokenizer_config.json",
+            "{\"added_tokens_decoder\": {\"x\": 1}}",
+        ),
+    ] {
+        let copy = Copy::new();
+        let path = copy.path("tokenizer").join(file);
+        fs::write(&path, text).unwrap();
+        let error = copy.error();
+        assert!(
+            matches!(&error, Error::Json { path: found, .. } if *found == path),
+            "{file} {text}: {error}"
+        );
+    }
+    for (file, text) in [
+        ("vocab.json", "{}"),
+        ("vocab.json", "{\"a\": 0}"),
+        ("merges.txt", "three words here"),
+        ("merges.txt", "one"),
+        ("merges.txt", "unheard of"),
+        ("merges.txt", "\u{0}\u{1}\u{2} \u{3}"),
+        (
+            "tokenizer_config.json",
+            "{\"bos_token\": \"<|unheard-of|>\"}",
+        ),
+        (
+            "tokenizer_config.json",
+            "{\"pad_token\": {\"content\": \"<|unheard-of|>\"}}",
+        ),
+    ] {
+        let copy = Copy::new();
+        fs::write(copy.path("tokenizer").join(file), text).unwrap();
+        let error = copy.error();
+        assert!(
+            matches!(&error, Error::Tokenizer { path, .. } if path.starts_with(copy.path("tokenizer"))),
+            "{file} {text}: {error}"
+        );
+    }
+    let copy = Copy::new();
+    fs::write(copy.path("tokenizer/merges.txt"), [0xff, 0xfe, 0xfd]).unwrap();
+    let error = copy.error();
+    assert!(
+        matches!(&error, Error::Tokenizer { path, .. } | Error::Io { path, .. }
+            if path.starts_with(copy.path("tokenizer"))),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_tokenizer_of_another_model_is_refused_when_it_matters() {
+    let copy = Copy::new();
+    let config = copy.path("tokenizer/tokenizer_config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(
+        &config,
+        text.replace("\"model_max_length\": 77", "\"model_max_length\": 78"),
+    )
+    .unwrap();
+    let error = quick(&copy.load().unwrap()).run().unwrap_err();
+    assert!(
+        matches!(&error, Error::Shape { name, .. } if name == "the token ids"),
+        "{error}"
+    );
+    // OpenAI's vocabulary is larger than the fixture's.
+    let copy = Copy::new();
+    forget(&copy, "tokenizer");
+    let error = quick(&copy.load().unwrap()).run().unwrap_err();
+    assert!(
+        matches!(&error, Error::Setting { name, .. } if name == "token id"),
+        "{error}"
+    );
+}
+
+#[test]
+fn guidance_has_to_be_a_number() {
+    let unclip = unclip();
+    for scale in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        for (job, expected) in [
+            (quick(&unclip).prior_guidance(scale), "prior guidance"),
+            (quick(&unclip).decoder_guidance(scale), "decoder guidance"),
+        ] {
+            let job = job.on_step(|step| panic!("{} has run", step.stage));
+            let error = job.run().unwrap_err();
+            assert!(
+                matches!(&error, Error::Setting { name, .. } if name == expected),
+                "{error}"
+            );
+        }
+    }
+}
+
+#[test]
+fn recorded_noise_may_run_out_at_any_draw() {
+    let unclip = unclip();
+    let output = quick(&unclip).run().unwrap();
+    let width = output.image_embeddings.dims()[1];
+    let (small, large) = (output.small.dims(), output.pixels.dims());
+    let sizes: Vec<usize> = [width, small.iter().product(), large.iter().product()]
+        .into_iter()
+        // x_T, and the noise of the one step that is not the last.
+        .flat_map(|size| [size, size])
+        .collect();
+    let draws = |count: usize| sizes[..count].iter().map(|n| vec![0.1; *n]);
+    for count in 0..sizes.len() {
+        let error = quick(&unclip)
+            .noise(Noise::recorded(draws(count)))
+            .run()
+            .unwrap_err();
+        let Error::Setting { name, value, .. } = &error else {
+            panic!("{count}: {error}");
+        };
+        assert_eq!(
+            (name.as_str(), value.as_str()),
+            ("recorded noise", &*format!("{count} draws"))
+        );
+    }
+    let noise = Noise::recorded(draws(sizes.len()));
+    assert_eq!(
+        quick(&unclip).noise(noise).run().unwrap().settings.seed,
+        None
+    );
+}
+
+#[test]
+fn values_that_are_not_finite_are_found_in_what_is_given() {
+    let unclip = unclip();
+    let device = Device::flex();
+    let output = quick(&unclip).run().unwrap();
+    for value in [f32::NAN, f32::INFINITY] {
+        let embeddings = Tensor::<2>::full(output.image_embeddings.dims(), value, &device);
+        let error = quick(&unclip)
+            .image_embeddings(embeddings)
+            .run()
+            .unwrap_err();
+        assert!(matches!(error, Error::NotFinite { .. }), "{error}");
+    }
+    let latents = Tensor::<4>::full(output.small.dims(), f32::NAN, &device);
+    let error = quick(&unclip).decoder_latents(latents).run().unwrap_err();
+    assert!(matches!(error, Error::NotFinite { .. }), "{error}");
+}
+
+#[test]
+fn latents_need_a_row_for_each_picture() {
+    let unclip = unclip();
+    let device = Device::flex();
+    let output = quick(&unclip).run().unwrap();
+    let width = output.image_embeddings.dims()[1];
+    let ([_, c, h, w], [_, _, large, _]) = (output.small.dims(), output.pixels.dims());
+    for (job, expected) in [
+        (
+            quick(&unclip).prior_latents(Tensor::zeros([1, width], &device)),
+            "the prior's latents",
+        ),
+        (
+            quick(&unclip).decoder_latents(Tensor::zeros([1, c, h, w], &device)),
+            "the decoder's latents",
+        ),
+        (
+            quick(&unclip).upsampler_latents(Tensor::zeros([1, c, large, large], &device)),
+            "the upsampler's latents",
+        ),
+        (
+            quick(&unclip).image_embeddings(Tensor::zeros([1, width], &device)),
+            "the image embeddings",
+        ),
+    ] {
+        let error = job.images(2).run().unwrap_err();
+        assert!(
+            matches!(&error, Error::Shape { name, .. } if name == expected),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn an_endless_word_is_its_beginning() {
+    let unclip = unclip();
+    let encoder = unclip.text_encoder().unwrap();
+    for piece in ["x", "a red cube ", "é", "9", "!?", "\u{1f600}"] {
+        let prompt: String = piece.chars().cycle().take(100_000).collect();
+        let encoded = encoder.encode_text(&[&prompt]).unwrap();
+        assert!(
+            encoded
+                .embedding
+                .clone()
+                .is_finite()
+                .all()
+                .into_scalar::<bool>()
+        );
+        let beginning: String = prompt.chars().take(60_000).collect();
+        let expected = encoder.encode_text(&[&beginning]).unwrap();
+        let difference = largest_difference(encoded.embedding, expected.embedding);
+        assert_eq!(difference, 0.0, "{piece}");
+    }
+}
+
+#[test]
+fn other_stages_may_be_missing_too() {
+    for (component, expected) in [("text_encoder", "text encoder"), ("decoder", "decoder")] {
+        let copy = Copy::new();
+        forget(&copy, component);
+        let error = quick(&copy.load().unwrap()).run().unwrap_err();
+        assert!(
+            matches!(&error, Error::MissingStage { stage, .. } if stage == expected),
+            "{error}"
+        );
+    }
+    // Without upsamplers pictures are the decoder's; without a second one, the first does all.
+    let copy = Copy::new();
+    forget(&copy, "super_res_last");
+    let first_only = quick(&copy.load().unwrap()).run().unwrap();
+    forget(&copy, "super_res_first");
+    let small = quick(&copy.load().unwrap()).run().unwrap();
+    assert_eq!(small.pixels.dims(), first_only.small.dims());
+    assert!(small.settings.upsamplers.is_empty());
+    assert_eq!(
+        first_only.pixels.dims(),
+        quick(&unclip()).run().unwrap().pixels.dims()
+    );
+}
+
+#[test]
+fn a_file_that_goes_bad_after_opening_is_an_error_of_the_job() {
+    let copy = Copy::new();
+    let builder = UnClip::builder(&Device::flex()).checkpoint(copy.path(""));
+    let unclip = builder.residency(Residency::OneAtATime).build().unwrap();
+    let expected = quick(&unclip).run().unwrap().images;
+    let path = copy.weights("super_res_last");
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    let error = quick(&unclip).run().unwrap_err();
+    assert!(
+        matches!(&error, Error::WeightFile { path: found, .. } if *found == path),
+        "{error}"
+    );
+    fs::remove_file(&path).unwrap();
+    assert!(matches!(quick(&unclip).run(), Err(Error::NotFound { .. })));
+    fs::write(&path, whole).unwrap();
+    assert_eq!(quick(&unclip).run().unwrap().images, expected);
+}
+
+#[test]
+fn separate_guidance_and_half_weights_are_near_the_plain_way() {
+    let kept = unclip();
+    let expected = quick(&kept).run().unwrap();
+    let separate = quick(&kept).separate_guidance().run().unwrap();
+    let difference = largest_difference(separate.small, expected.small.clone());
+    assert!(difference < 1e-4, "{difference}");
+
+    let folder = fixture_root().join("checkpoints/unclip");
+    let builder = UnClip::builder(&Device::flex()).checkpoint(folder);
+    let half = builder.precision(Precision::HALF_WEIGHTS).build().unwrap();
+    let half = quick(&half).run().unwrap();
+    assert_eq!(half.pixels.dtype(), unclip::burn::tensor::DType::F32);
+    let difference = largest_difference(half.image_embeddings, expected.image_embeddings);
+    assert!(difference > 0.0 && difference < 0.05, "{difference}");
+    let mean: f32 = (half.small - expected.small).abs().mean().into_scalar();
+    assert!(mean < 0.05, "{mean}");
+}
+
+/// Every value of every configuration replaced by values that make no sense: an error or a
+/// network that runs, never a panic.
+#[test]
+fn no_configuration_panics() {
+    let root = fixture_root().join("checkpoints/unclip");
+    let files: Vec<PathBuf> = tree(&root)
+        .into_iter()
+        .filter(|path| {
+            path.extension().is_some_and(|e| e == "json") && !path.ends_with("vocab.json")
+        })
+        .collect();
+    let values = [
+        "0",
+        "3",
+        "-1",
+        "1e300",
+        "4294967296",
+        "null",
+        "\"x\"",
+        "[0]",
+    ];
+    let copy = Copy::new();
+    let mut panics = Vec::new();
+    for name in files {
+        let path = copy.0.path().join(&name);
+        let whole = fs::read_to_string(&path).unwrap();
+        let json: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(&whole).unwrap();
+        let is_upsampled = name.to_string_lossy().starts_with("super_res");
+        // Sizes that load and do not fit into memory have a test of their own.
+        for key in json.keys().filter(|key| *key != "sample_size") {
+            for value in values {
+                let mut changed = json.clone();
+                changed[key] = serde_json::from_str(value).unwrap();
+                fs::write(&path, serde_json::to_vec(&changed).unwrap()).unwrap();
+                let outcome = std::panic::catch_unwind(|| {
+                    let builder = UnClip::builder(&Device::flex()).checkpoint(copy.0.path());
+                    // Errors are what is expected; what loads has to run or to say why not.
+                    if let Ok(unclip) = builder.residency(Residency::OneAtATime).build() {
+                        let job = unclip.text_to_image("a").seed(3).prior_steps(1);
+                        let job = job.decoder_steps(1).upsampler_steps(1);
+                        let _ = match is_upsampled {
+                            true => job.run(),
+                            false => job.without_upsampling().run(),
+                        };
+                    }
+                });
+                if outcome.is_err() {
+                    panics.push(format!("{} {key} = {value}", name.display()));
+                }
+            }
+        }
+        fs::write(&path, whole).unwrap();
+    }
+    assert!(panics.is_empty(), "{panics:#?}");
+}

@@ -178,6 +178,21 @@ pub struct Step {
 /// Called after every step; `Break` cancels the job.
 pub type Watch<'a> = dyn FnMut(Step) -> ControlFlow<()> + 'a;
 
+/// Tells a watcher that a step is done.
+///
+/// # Errors
+/// [`Error::Cancelled`] if the watcher says so.
+pub fn report(watch: Option<&mut Watch<'_>>, step: Step) -> Result<()> {
+    match watch.map(|watch| watch(step)) {
+        Some(ControlFlow::Break(())) => Err(Error::Cancelled {
+            stage: step.stage.to_string(),
+            step: step.done,
+            steps: step.steps,
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// How one stage is run once.
 pub struct Run<'a> {
     /// The sampler.
@@ -216,20 +231,12 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Tells the watcher that a step is done.
+    /// [`report`]s a step to the watcher.
     ///
     /// # Errors
     /// [`Error::Cancelled`] if the watcher says so.
     pub fn report(&mut self, stage: Stage, done: usize, steps: usize) -> Result<()> {
-        let step = Step { stage, done, steps };
-        match self.watch.as_mut().map(|watch| watch(step)) {
-            Some(ControlFlow::Break(())) => Err(Error::Cancelled {
-                stage: stage.to_string(),
-                step: done,
-                steps,
-            }),
-            _ => Ok(()),
-        }
+        report(self.watch.as_deref_mut(), Step { stage, done, steps })
     }
 
     /// x_T of `shape` on `device`: the given latents, else noise.

@@ -161,8 +161,7 @@ impl Process {
         noise: Tensor<D>,
         timesteps: &[usize],
     ) -> Tensor<D> {
-        let factor = |f: fn(f64) -> f64| self.per_element(&start, timesteps, f);
-        let (signal, sigma) = (factor(f64::sqrt), factor(|bar| (1.0 - bar).sqrt()));
+        let (signal, sigma) = self.factors(&start, timesteps);
         start * signal + noise * sigma
     }
 
@@ -176,28 +175,25 @@ impl Process {
         noise: Tensor<D>,
         timesteps: &[usize],
     ) -> Tensor<D> {
-        let factor = |f: fn(f64) -> f64| self.per_element(&start, timesteps, f);
-        let (signal, sigma) = (factor(f64::sqrt), factor(|bar| (1.0 - bar).sqrt()));
+        let (signal, sigma) = self.factors(&start, timesteps);
         noise * signal - start * sigma
     }
 
-    /// `f(ᾱ)` of each element's timestep, shaped to broadcast over its values.
-    fn per_element<const D: usize>(
+    /// √ᾱ and √(1−ᾱ) of each element's timestep, shaped to broadcast over its values.
+    fn factors<const D: usize>(
         &self,
         like: &Tensor<D>,
         timesteps: &[usize],
-        f: fn(f64) -> f64,
-    ) -> Tensor<D> {
+    ) -> (Tensor<D>, Tensor<D>) {
         assert_eq!(timesteps.len(), like.dims()[0], "one timestep an element");
         let mut shape = [1; D];
         shape[0] = timesteps.len();
-        let values: Vec<f32> = timesteps
-            .iter()
-            .map(|&t| f(self.alpha_bars[t]) as f32)
-            .collect();
-        Tensor::from_data(
-            TensorData::new(values, shape),
-            (&like.device(), like.dtype()),
-        )
+        let factor = |f: fn(f64) -> f64| {
+            let bars = timesteps.iter().map(|&t| self.alpha_bars[t]);
+            let values: Vec<f32> = bars.map(|bar| f(bar) as f32).collect();
+            let data = TensorData::new(values, shape);
+            Tensor::from_data(data, (&like.device(), like.dtype()))
+        };
+        (factor(f64::sqrt), factor(|bar| (1.0 - bar).sqrt()))
     }
 }

@@ -96,12 +96,12 @@ impl DecoderConfig {
                 "expected the size of the decoder's pictures",
             )
         })?;
-        if size == 0 || !size.is_multiple_of(unet.size_multiple()) {
+        if !unet.allows_size(size) {
             return Err(Error::config(
                 origin.display(),
                 "sample_size",
                 size,
-                format!("expected a multiple of {}", unet.size_multiple()),
+                format!("expected a multiple of {} up to 8192", unet.size_multiple()),
             ));
         }
         for (key, ours, theirs) in [

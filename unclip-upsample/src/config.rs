@@ -44,14 +44,12 @@ impl UpsamplerConfig {
         let (unet, json) = DiffusersUNet::load(folder)?;
         let origin = folder.join("config.json");
         match json.sample_size {
-            Some(size) if size > 0 && size.is_multiple_of(unet.size_multiple()) => {
-                Ok(Self::new(unet, size))
-            }
+            Some(size) if unet.allows_size(size) => Ok(Self::new(unet, size)),
             size => Err(Error::config(
                 origin.display(),
                 "sample_size",
                 size.map_or("null".into(), |s| s.to_string()),
-                format!("expected a multiple of {}", unet.size_multiple()),
+                format!("expected a multiple of {} up to 8192", unet.size_multiple()),
             )),
         }
     }

@@ -116,18 +116,23 @@ impl Process {
     /// # Panics
     /// If a timestep is not one of this process or they do not ascend.
     pub fn respaced(&self, timesteps: &[usize]) -> Self {
+        let alpha_bars: Vec<f64> = timesteps.iter().map(|&t| self.alpha_bars[t]).collect();
         let mut previous = 1.0;
-        let betas = timesteps
+        let betas = alpha_bars
             .iter()
-            .map(|&t| {
-                let alpha_bar = self.alpha_bars[t];
-                assert!(alpha_bar < previous, "timesteps must ascend");
-                let beta = 1.0 - alpha_bar / previous;
-                previous = alpha_bar;
+            .map(|bar| {
+                assert!(*bar < previous, "timesteps must ascend");
+                let beta = 1.0 - bar / previous;
+                previous = *bar;
                 beta
             })
             .collect();
-        Self::from_betas(betas, self.target, self.variance).with_clip(self.clip)
+        // ᾱ is kept, not multiplied up again: that would cost digits where it is small.
+        Self {
+            betas,
+            alpha_bars,
+            ..*self
+        }
     }
 
     /// q(x_prev | x_t, x₀); `previous` None means x₀ itself.

@@ -81,6 +81,11 @@ impl SchedulerConfig {
             );
         }
         let (start, end) = (self.beta_start, self.beta_end);
+        for (key, beta) in [("beta_start", start), ("beta_end", end)] {
+            if self.beta_schedule != "squaredcos_cap_v2" && !(beta > 0.0 && beta < 1.0) {
+                return wrong(key, &beta, "expected a number between 0 and 1");
+            }
+        }
         let schedule = match self.beta_schedule.as_str() {
             "squaredcos_cap_v2" => BetaSchedule::SquaredCosine,
             "linear" => BetaSchedule::Linear { start, end },

@@ -82,6 +82,12 @@ impl UNetConfig {
         1 << (self.channels.len() - 1)
     }
 
+    /// Whether pictures of this height and width are of use to the network, and of a size that
+    /// can be meant: a configuration comes from outside.
+    pub fn allows_size(&self, size: usize) -> bool {
+        (1..=8192).contains(&size) && size.is_multiple_of(self.size_multiple())
+    }
+
     /// A new network on `device`. Parameters take memory when they are first used.
     ///
     /// # Panics

@@ -182,6 +182,8 @@ impl Builder {
             prior,
             decoder,
             upsamplers: upsamplers.unwrap_or_default(),
+            precision: self.options.precision,
+            exclamation: self.exclamation,
             checkpoint: self
                 .checkpoint
                 .and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned())),

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Tensor;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
+use unclip_clip::tokenizer::Exclamation;
 use unclip_core::{
     error::{Error, Result},
     image::{contact_sheet, save_png},
     stage::StageSettings,
+    weights::Precision,
 };
 
 /// Everything that is needed to make a picture again, with the same checkpoint.
@@ -18,6 +20,10 @@ pub struct Settings {
     pub version: String,
     /// Name of the checkpoint's folder.
     pub checkpoint: Option<String>,
+    /// Types of the checkpoint's weights and arithmetic.
+    pub precision: Precision,
+    /// How "!" was read by the checkpoint's tokenizer.
+    pub exclamation: Exclamation,
     /// The prompts, in order.
     pub prompts: Vec<String>,
     /// What guidance leads away from.

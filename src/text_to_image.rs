@@ -297,6 +297,8 @@ impl<'a> TextToImage<'a> {
         Ok(Settings {
             version: env!("CARGO_PKG_VERSION").into(),
             checkpoint: self.unclip.checkpoint.clone(),
+            precision: self.unclip.precision,
+            exclamation: self.unclip.exclamation,
             prompts: self.prompts.clone(),
             negative_prompt: self.negative_prompt.clone(),
             images: self.images,

@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use burn::tensor::Device;
+use unclip_clip::tokenizer::Exclamation;
 use unclip_core::{
     error::{Error, Result},
     stage::{Decoder, Prior, TextEncoder, Upsampler},
+    weights::Precision,
 };
 
 use crate::{Builder, TextToImage};
@@ -21,6 +23,8 @@ pub struct UnClip {
     pub(crate) upsamplers: Vec<Box<dyn Upsampler>>,
     /// Name of the checkpoint, for the record in each picture.
     pub(crate) checkpoint: Option<String>,
+    pub(crate) precision: Precision,
+    pub(crate) exclamation: Exclamation,
 }
 
 impl UnClip {

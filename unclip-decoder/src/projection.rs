@@ -4,7 +4,7 @@ use burn::{
     config::Config,
     module::{Module, Param},
     nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig},
-    tensor::{Bool, DType, Device, Tensor, TensorData},
+    tensor::{Bool, DType, Device, Tensor},
 };
 use unclip_core::nn::{as_compute, linear};
 
@@ -123,11 +123,7 @@ impl TextProjection {
         );
         let caption = self.text_encoder_hidden_states_norm.forward(caption);
 
-        let seen = TensorData::new(
-            vec![true; batch * self.extra_tokens],
-            [batch, self.extra_tokens],
-        );
-        let seen = Tensor::<2, Bool>::from_data(seen, &mask.device());
+        let seen = Tensor::<2, Bool>::ones([batch, self.extra_tokens], &mask.device());
         DecoderCondition {
             added_time: as_compute(added_time, DType::F32),
             context: as_compute(Tensor::cat(vec![extra, caption], 1), DType::F32),

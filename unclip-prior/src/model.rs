@@ -4,7 +4,7 @@ use burn::{
     config::Config,
     module::{Module, Param},
     nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig},
-    tensor::{Bool, DType, Device, Tensor, TensorData},
+    tensor::{Bool, DType, Device, Tensor},
 };
 use unclip_core::nn::{
     Activation, TimeEmbedding, TimeEmbeddingConfig, TransformerBlock, TransformerBlockConfig,
@@ -218,10 +218,7 @@ impl PriorModel {
         if known >= length {
             return positions;
         }
-        let zeros = |n: usize| {
-            let data = TensorData::new(vec![0f32; n * width], [1, n, width]);
-            Tensor::<3>::from_data(data, (&positions.device(), compute))
-        };
+        let zeros = |n: usize| Tensor::<3>::zeros([1, n, width], (&positions.device(), compute));
         let mut parts = vec![zeros(before), positions.clone()];
         if before + known < length {
             parts.push(zeros(length - before - known));
@@ -243,11 +240,7 @@ fn hidden_keys(keep: Tensor<2, Bool>, length: usize) -> Tensor<4, Bool> {
     let device = keep.device();
     let [batch, tokens] = keep.dims();
     let shape = [batch, 1, length, length];
-    let rest = TensorData::new(
-        vec![false; batch * (length - tokens)],
-        [batch, length - tokens],
-    );
-    let rest = Tensor::<2, Bool>::from_data(rest, &device);
+    let rest = Tensor::<2, Bool>::zeros([batch, length - tokens], &device);
     Tensor::cat(vec![keep.bool_not(), rest], 1)
         .reshape([batch, 1, 1, length])
         .expand(shape)

@@ -4,7 +4,7 @@ use burn::{
     config::Config,
     module::Module,
     nn::{GroupNorm, GroupNormConfig, Linear, LinearConfig},
-    tensor::{Bool, Device, Tensor, TensorData, module, ops::AttentionModuleOptions},
+    tensor::{Bool, Device, Tensor, module, ops::AttentionModuleOptions},
 };
 
 use super::layers::linear;
@@ -152,8 +152,7 @@ impl ContextAttention {
             1,
         );
         let mask = mask.map(|keep| {
-            let seen = TensorData::new(vec![false; batch * pixels], [batch, pixels]);
-            let seen = Tensor::<2, Bool>::from_data(seen, &keep.device());
+            let seen = Tensor::<2, Bool>::zeros([batch, pixels], &keep.device());
             Tensor::cat(vec![keep.bool_not(), seen], 1).reshape([batch, 1, 1, tokens + pixels])
         });
         let h = attend(linear(&self.to_q, h), key, value, self.heads, mask, false);

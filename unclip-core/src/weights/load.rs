@@ -125,17 +125,6 @@ pub fn load<M: Module>(
     filler.error.map_or(Ok(module), Err)
 }
 
-/// The checkpoint keys of a module's parameters with their shapes there, in module order.
-pub fn parameter_keys<M: Module>(module: &M, keys: &KeyMap) -> Vec<(String, Vec<usize>)> {
-    let mut lister = Lister {
-        path: Path::default(),
-        keys,
-        found: Vec::new(),
-    };
-    module.visit(&mut lister);
-    lister.found
-}
-
 fn is_finite(data: &TensorData) -> bool {
     match data.dtype() {
         DType::F32 => data
@@ -250,29 +239,6 @@ impl ModuleVisitor for Survey<'_> {
     fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
         let shape = param.lazy_shape();
         self.compare(shape.iter().copied(), |d| d.is_bool(), "a bool tensor");
-    }
-}
-
-struct Lister<'a> {
-    path: Path,
-    keys: &'a KeyMap,
-    found: Vec<(String, Vec<usize>)>,
-}
-
-impl ModuleVisitor for Lister<'_> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let (key, transposed) = self.path.key(self.keys);
-        let shape = param.lazy_shape();
-        self.found
-            .push((key, stored_shape(shape.iter().copied(), transposed)));
     }
 }
 

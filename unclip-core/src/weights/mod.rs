@@ -16,6 +16,6 @@ mod transpose;
 
 pub use checkpoint::{Checkpoint, TensorInfo};
 pub use key_map::KeyMap;
-pub use load::{LoadOptions, Precision, load, parameter_keys};
+pub use load::{LoadOptions, Precision, load};
 pub use mismatch::{Misfit, Mismatch};
 pub use random::randomize;

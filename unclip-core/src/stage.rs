@@ -1,4 +1,4 @@
-//! The four stages as traits, and the values that pass between them.
+//! The stages as traits, and the values that pass between them.
 //!
 //! A prompt goes through [`TextEncoder`], [`Prior`], [`Decoder`] and any number of [`Upsampler`]s.
 //! The traits are object safe and know no Burn module: a stage may wrap a network of ours, one of
@@ -7,6 +7,7 @@
 use std::{fmt, ops::ControlFlow};
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use image::DynamicImage;
 
 use crate::{
     diffusion::Sampler,
@@ -19,6 +20,8 @@ use crate::{
 pub enum Stage {
     /// Prompt → embedding and tokens.
     TextEncoder,
+    /// Picture → CLIP image embedding.
+    ImageEncoder,
     /// Text → CLIP image embedding.
     Prior,
     /// Image embedding and caption → small picture.
@@ -31,6 +34,7 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TextEncoder => f.write_str("text encoder"),
+            Self::ImageEncoder => f.write_str("image encoder"),
             Self::Prior => f.write_str("prior"),
             Self::Decoder => f.write_str("decoder"),
             Self::Upsampler(0) => f.write_str("upsampler"),
@@ -274,6 +278,16 @@ pub trait TextEncoder: Send {
     /// # Errors
     /// If a prompt cannot be tokenised or the network cannot be loaded.
     fn encode_text(&self, prompts: &[&str]) -> Result<TextEncoding>;
+}
+
+/// Pictures → CLIP image embeddings. Resizes and normalises too.
+pub trait ImageEncoder: Send {
+    /// Encodes `images`, of any size and mode, one row each: `[b, d]`, in the encoder's own units
+    /// (not normalised).
+    ///
+    /// # Errors
+    /// If there are no pictures or the network cannot be loaded.
+    fn encode_images(&self, images: &[DynamicImage]) -> Result<Tensor<2>>;
 }
 
 /// Encoded text → CLIP image embeddings.

@@ -18,7 +18,7 @@ use unclip::{
     },
     clip::{ClipTextEncoder, TextTowerConfig, tokenizer::ClipTokenizer},
     core::{
-        diffusion::{BetaSchedule, Process, Target, Variance},
+        diffusion::{BetaSchedule, Clip, Process, Target, Variance},
         resident::Resident,
         stage::{Caption, Conditioning, Run, TextEncoding},
         weights::randomize,
@@ -131,7 +131,8 @@ fn print_row(args: &Args, name: &str, (count, init): (usize, f64), step: f64, st
 }
 
 fn process(target: Target, variance: Variance, clip: f64) -> Process {
-    Process::new(BetaSchedule::SquaredCosine, 1000, target, variance).with_clip(Some(clip))
+    Process::new(BetaSchedule::SquaredCosine, 1000, target, variance)
+        .with_clip(Some(Clip::Range(clip)))
 }
 
 /// A caption of noise, with ViT-L/14's widths.

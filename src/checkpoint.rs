@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 use unclip_clip::{ClipTextEncoder, load_text_tower, tokenizer::ClipTokenizer};
 use unclip_core::{
-    diffusion::{Process, SchedulerConfig},
+    diffusion::{Scheduler, SchedulerConfig},
     error::{Error, Result},
     json,
     nn::{DiffusersUNet, UNetConfig},
@@ -115,8 +115,15 @@ impl<'a> CheckpointFolder<'a> {
         })
     }
 
-    fn process(&self, name: &str) -> Result<Process> {
-        SchedulerConfig::load(&self.folder(name)?)
+    /// The scheduler of a stage, whose sampler makes `steps` steps if a job does not say how many.
+    fn scheduler(&self, name: &str, steps: usize) -> Result<Scheduler> {
+        let scheduler = SchedulerConfig::load(&self.folder(name)?)?;
+        Ok(Scheduler {
+            sampler: scheduler
+                .sampler
+                .with_steps(steps.min(scheduler.process.steps())),
+            ..scheduler
+        })
     }
 
     /// Loads now, or checks now and loads at each use.
@@ -169,11 +176,12 @@ impl<'a> CheckpointFolder<'a> {
         let device = self.builder.prior_device.clone();
         let folder = self.folder("prior")?;
         let config = DiffusersPrior::load(&folder)?;
-        let process = self.process("prior_scheduler")?;
+        let scheduler = self.scheduler("prior_scheduler", 25)?;
         let on = device.clone();
         let model =
             self.resident(move |variant, options| load_prior(&folder, variant, &on, options))?;
-        let stage = DiffusionPrior::new(&config, model, process, &device)?;
+        let stage = DiffusionPrior::new(&config, model, scheduler.process, &device)?
+            .with_sampler(scheduler.sampler);
         Ok(Some(Box::new(stage)))
     }
 
@@ -184,12 +192,13 @@ impl<'a> CheckpointFolder<'a> {
         let device = self.builder.decoder_device.clone();
         let (text_proj, folder) = (self.folder("text_proj")?, self.folder("decoder")?);
         let config = DecoderConfig::load_diffusers(&text_proj, &folder)?;
-        let process = self.process("decoder_scheduler")?;
+        let scheduler = self.scheduler("decoder_scheduler", 25)?;
         let on = device.clone();
         let model = self.resident(move |variant, options| {
             load_decoder(&text_proj, &folder, variant, &on, options)
         })?;
-        let stage = DiffusionDecoder::new(&config, model, process, &device)?;
+        let stage = DiffusionDecoder::new(&config, model, scheduler.process, &device)?
+            .with_sampler(scheduler.sampler);
         Ok(Some(Box::new(stage)))
     }
 
@@ -222,8 +231,10 @@ impl<'a> CheckpointFolder<'a> {
                 Some(network(folder)?)
             }
         };
-        let process = self.process("super_res_scheduler")?;
-        let stage = DiffusionUpsampler::new(&config, first, last, process, &device)?;
+        let scheduler = self.scheduler("super_res_scheduler", 7)?;
+        let process = scheduler.process;
+        let stage = DiffusionUpsampler::new(&config, first, last, process, &device)?
+            .with_sampler(scheduler.sampler);
         Ok(vec![Box::new(stage)])
     }
 }

@@ -197,6 +197,50 @@ pub fn report(watch: Option<&mut Watch<'_>>, step: Step) -> Result<()> {
     }
 }
 
+/// A picture to start from, or to keep parts of; at the size a stage works at.
+#[derive(Clone, Debug)]
+pub struct Canvas {
+    /// In [-1, 1], `[b or 1, 3, h, w]`.
+    pub pixels: Tensor<4>,
+    /// Where it is painted anew (true), `[b or 1, 1, h, w]`; the rest comes out unchanged. Without
+    /// it all is free.
+    pub repaint: Option<Tensor<4, Bool>>,
+    /// How far back to noise the free part goes, as the share of steps that are made: 1 is all
+    /// the way, little stays close to the picture.
+    pub strength: f64,
+    /// How often each step is made, going back to the noisier level in between, so that free and
+    /// kept parts grow together (RePaint's resampling, arXiv 2201.09865). 1 is once.
+    pub rounds: usize,
+}
+
+impl Canvas {
+    /// All free and from pure noise on; set what differs.
+    pub fn new(pixels: Tensor<4>) -> Self {
+        Self {
+            pixels,
+            repaint: None,
+            strength: 1.0,
+            rounds: 1,
+        }
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if strength is not above 0 and at most 1, or there are no rounds.
+    pub fn check(&self, stage: Stage) -> Result<()> {
+        if !(self.strength > 0.0 && self.strength <= 1.0) {
+            let name = format!("the {stage}'s strength");
+            let expected = "a number above 0 and at most 1";
+            return Err(Error::setting(&name, self.strength, expected));
+        }
+        match self.rounds {
+            0 => Err(Error::setting("rounds", 0, "at least 1 is needed")),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// How one stage is run once.
 pub struct Run<'a> {
     /// The sampler.
@@ -207,8 +251,12 @@ pub struct Run<'a> {
     pub is_batched: bool,
     /// Source of x_T, if `latents` is not given, and of the steps' noise.
     pub noise: &'a mut Noise,
-    /// x_T instead of noise.
+    /// x_T as unit noise, instead of drawing it.
     pub latents: Option<TensorData>,
+    /// A picture to start from or to keep parts of.
+    pub canvas: Option<Canvas>,
+    /// Height and width of the pictures, if not the stage's own.
+    pub size: Option<[usize; 2]>,
     /// Progress and cancellation.
     pub watch: Option<&'a mut Watch<'a>>,
 }
@@ -231,6 +279,8 @@ impl<'a> Run<'a> {
             is_batched: true,
             noise,
             latents: None,
+            canvas: None,
+            size: None,
             watch: None,
         }
     }
@@ -313,6 +363,33 @@ pub trait Prior: Send {
     }
 }
 
+/// The pictures a stage works at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Height and width it was trained for.
+    pub size: [usize; 2],
+    /// What other heights and widths have to be multiples of.
+    pub multiple: usize,
+}
+
+impl Frame {
+    /// Checks a height and width, named after `stage`.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if one is 0 or not such a multiple.
+    pub fn check(&self, stage: Stage, size: [usize; 2]) -> Result<()> {
+        if size
+            .iter()
+            .all(|n| *n > 0 && n.is_multiple_of(self.multiple))
+        {
+            return Ok(());
+        }
+        let name = format!("the {stage}'s height and width");
+        let expected = format!("multiples of {}", self.multiple);
+        Err(Error::setting(&name, format!("{size:?}"), expected))
+    }
+}
+
 /// Image embedding and caption → small pictures.
 pub trait Decoder: Send {
     /// Samples one picture, `[b, 3, h, w]` in [-1, 1], for each row.
@@ -320,6 +397,32 @@ pub trait Decoder: Send {
     /// # Errors
     /// Wrong settings, cancellation, or a network that cannot be loaded.
     fn decode(&self, conditioning: &Conditioning<'_>, run: &mut Run<'_>) -> Result<Tensor<4>>;
+
+    /// The x_T, `[b, 3, h, w]`, from which [`decode`](Self::decode) with the same conditioning and
+    /// a deterministic sampler makes `pixels`, `[b, 3, h, w]` in [-1, 1]; the network is asked
+    /// `rounds` times a step.
+    ///
+    /// # Errors
+    /// Wrong settings, cancellation, a network that cannot be loaded; by default
+    /// [`Error::MissingStage`], as not every decoder is a diffusion model.
+    fn invert(
+        &self,
+        pixels: Tensor<4>,
+        conditioning: &Conditioning<'_>,
+        rounds: usize,
+        run: &mut Run<'_>,
+    ) -> Result<Tensor<4>> {
+        let _ = (pixels, conditioning, rounds, run);
+        Err(Error::MissingStage {
+            stage: "decoder that can be inverted".into(),
+            hint: "this one is not a diffusion model".into(),
+        })
+    }
+
+    /// The size of its pictures, which jobs on given pictures need. Unknown by default.
+    fn frame(&self) -> Option<Frame> {
+        None
+    }
 
     /// The settings its checkpoint was made for.
     fn defaults(&self) -> StageSettings {
@@ -343,6 +446,11 @@ pub trait Upsampler: Send {
     /// # Errors
     /// Wrong settings, cancellation, or a network that cannot be loaded.
     fn upsample(&self, low: Tensor<4>, run: &mut Run<'_>) -> Result<Tensor<4>>;
+
+    /// The size of its results, which jobs on given pictures need. Unknown by default.
+    fn frame(&self) -> Option<Frame> {
+        None
+    }
 
     /// The settings its checkpoint was made for.
     fn defaults(&self) -> StageSettings {

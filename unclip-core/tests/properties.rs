@@ -5,8 +5,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use proptest::prelude::*;
 use unclip_core::{
     diffusion::{
-        BetaSchedule, Process, Sampler, Tables, Target, Variance,
-        sampler::{AncestralStep, unclip_timesteps},
+        BetaSchedule, Clip, Process, Sampler, Tables, Target, Variance,
+        sampler::{Ancestral, AncestralStep, unclip_timesteps},
     },
     image::contact_sheet,
     nn::sinusoid,
@@ -173,7 +173,7 @@ proptest! {
     #[test]
     fn samplers_go_through_json(steps in 1usize..1000) {
         for tables in [Tables::Diffusers, Tables::Karlo] {
-            let sampler = Sampler::Ancestral { steps, tables };
+            let sampler = Sampler::Ancestral(Ancestral { steps, tables });
             let json = serde_json::to_string(&sampler).unwrap();
             prop_assert_eq!(serde_json::from_str::<Sampler>(&json).unwrap(), sampler);
         }
@@ -268,7 +268,7 @@ proptest! {
     #[test]
     fn predictions_are_clamped_as_the_process_says(x in prop::collection::vec(-9.0..9.0f32, 8), t in 0usize..1000, range in 0.1..5.0f64) {
         for target in [Target::Epsilon, Target::Velocity, Target::Sample] {
-            let process = process(BetaSchedule::SquaredCosine, 1000, target).with_clip(Some(range));
+            let process = process(BetaSchedule::SquaredCosine, 1000, target).with_clip(Some(Clip::Range(range)));
             for tables in [Tables::Diffusers, Tables::Karlo] {
                 let step = AncestralStep::new(&process, t, t.checked_sub(1), tables);
                 let start = values(step.start_of(&process, tensor(x.clone()), tensor(x.clone())));

@@ -20,6 +20,8 @@ pub struct DiffusionPrior {
     pub model: Resident<PriorModel>,
     /// Its process.
     pub process: Process,
+    /// The sampler that is used if a job does not say which.
+    pub sampler: Sampler,
     embedding: usize,
     context: usize,
     device: Device,
@@ -75,10 +77,19 @@ impl DiffusionPrior {
         Ok(Self {
             model,
             process,
+            sampler: Sampler::ancestral(25),
             embedding: config.embedding,
             context: config.context,
             device: device.clone(),
         })
+    }
+}
+
+impl DiffusionPrior {
+    /// Uses another sampler if a job does not say which.
+    pub fn with_sampler(mut self, sampler: Sampler) -> Self {
+        self.sampler = sampler;
+        self
     }
 }
 
@@ -118,7 +129,7 @@ impl Prior for DiffusionPrior {
 
     fn defaults(&self) -> StageSettings {
         StageSettings {
-            sampler: Sampler::ancestral(25),
+            sampler: self.sampler,
             guidance: 4.0,
         }
     }

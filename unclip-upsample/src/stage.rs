@@ -7,7 +7,7 @@ use unclip_core::{
     nn::{UNet, UNetInput},
     resample::resize_bicubic,
     resident::{Held, Resident},
-    stage::{Run, Stage, StageSettings, Upsampler},
+    stage::{Frame, Run, Stage, StageSettings, Upsampler},
 };
 
 use crate::UpsamplerConfig;
@@ -21,7 +21,9 @@ pub struct DiffusionUpsampler {
     pub last: Option<Resident<UNet>>,
     /// The networks' process.
     pub process: Process,
-    size: usize,
+    /// The sampler that is used if a job does not say which.
+    pub sampler: Sampler,
+    frame: Frame,
     device: Device,
     position: usize,
 }
@@ -52,10 +54,30 @@ impl DiffusionUpsampler {
             first,
             last,
             process,
-            size: config.size,
+            sampler: Sampler::ancestral(7),
+            frame: Frame {
+                size: [config.size; 2],
+                multiple: config.unet.size_multiple(),
+            },
             device: device.clone(),
             position: 0,
         })
+    }
+
+    /// Uses another sampler if a job does not say which.
+    pub fn with_sampler(mut self, sampler: Sampler) -> Self {
+        self.sampler = sampler;
+        self
+    }
+
+    /// Height and width of the result: as asked, else the trained size along the longer side.
+    fn size(&self, low: [usize; 2], asked: Option<[usize; 2]>) -> Result<[usize; 2]> {
+        let longer = low[0].max(low[1]);
+        let size = asked.unwrap_or(std::array::from_fn(|i| {
+            self.frame.size[i] * low[i] / longer
+        }));
+        self.frame.check(Stage::Upsampler(self.position), size)?;
+        Ok(size)
     }
 
     /// Says which upsampler of a chain this is, counted from 0, for progress and errors.
@@ -77,14 +99,19 @@ impl Upsampler for DiffusionUpsampler {
             ));
         }
         let stage = Stage::Upsampler(self.position);
-        let start = run.start(stage, [batch, 3, self.size, self.size], &self.device)?;
+        let [to_height, to_width] = self.size([height, width], run.size)?;
+        let start = run.start(stage, [batch, 3, to_height, to_width], &self.device)?;
         let low = low.to_device(&self.device).clamp(-1.0, 1.0);
         let mut denoiser = UpsamplerDenoiser {
             stage: self,
-            enlarged: resize_bicubic(low, self.size, self.size),
+            enlarged: resize_bicubic(low, to_height, to_width),
             held: None,
         };
         sample(&mut denoiser, start, &self.process, stage, run)
+    }
+
+    fn frame(&self) -> Option<Frame> {
+        Some(self.frame)
     }
 
     fn check(&self, settings: &StageSettings) -> Result<()> {
@@ -93,7 +120,7 @@ impl Upsampler for DiffusionUpsampler {
 
     fn defaults(&self) -> StageSettings {
         StageSettings {
-            sampler: Sampler::ancestral(7),
+            sampler: self.sampler,
             guidance: 1.0,
         }
     }

@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::BetaSchedule;
+use super::{BetaSchedule, Clip};
 
 /// What a network predicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,9 @@ pub enum Variance {
     FixedLarge,
     /// The network's second half of channels is the log variance.
     Learned,
+    /// The network's second half of channels is the variance itself, which diffusers' DDPM takes
+    /// it for.
+    LearnedValue,
     /// The network's second half of channels, from -1 to 1, picks between the logarithms of the
     /// posterior's variance and of β (arXiv 2102.09672).
     LearnedRange,
@@ -35,7 +38,10 @@ pub enum Variance {
 impl Variance {
     /// Whether the network has twice the channels of the picture.
     pub fn is_learned(self) -> bool {
-        matches!(self, Self::Learned | Self::LearnedRange)
+        matches!(
+            self,
+            Self::Learned | Self::LearnedValue | Self::LearnedRange
+        )
     }
 }
 
@@ -61,8 +67,8 @@ pub struct Process {
     pub target: Target,
     /// The noise of ancestral steps.
     pub variance: Variance,
-    /// Predicted x₀ is clamped to ±this.
-    pub clip: Option<f64>,
+    /// How predicted x₀ is kept in range.
+    pub clip: Option<Clip>,
 }
 
 impl Process {
@@ -89,10 +95,40 @@ impl Process {
         }
     }
 
-    /// Clamps predicted x₀ to ±`range`.
-    pub fn with_clip(mut self, range: Option<f64>) -> Self {
-        self.clip = range;
+    /// Keeps predicted x₀ in range.
+    pub fn with_clip(mut self, clip: Option<Clip>) -> Self {
+        self.clip = clip;
         self
+    }
+
+    /// The same with no signal left at the last timestep: √ᾱ shifted and stretched from its first
+    /// value to 0 (arXiv 2305.08891, algorithm 1). Only targets other than ε can be sampled then.
+    pub fn with_zero_terminal_snr(self) -> Self {
+        // In f32 at every operation, as the one implementation that models were trained with.
+        let mut product = 1.0_f64;
+        let signals: Vec<f32> = self
+            .betas
+            .iter()
+            .map(|beta| {
+                product *= f64::from(1.0 - *beta as f32);
+                (product as f32).sqrt()
+            })
+            .collect();
+        let (Some(&first), Some(&last)) = (signals.first(), signals.last()) else {
+            return self;
+        };
+        let stretch = first / (first - last);
+        let bars = signals.iter().map(|s| ((s - last) * stretch).powi(2));
+        let mut previous = 1.0;
+        let betas: Vec<f64> = bars
+            .map(|bar| f64::from(1.0 - bar / std::mem::replace(&mut previous, bar)))
+            .collect();
+        let alpha_bars = Self::from_betas(betas.clone(), self.target, self.variance).alpha_bars;
+        Self {
+            betas,
+            alpha_bars,
+            ..self
+        }
     }
 
     /// Number of timesteps.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use unclip_clip::tokenizer::Exclamation;
 use unclip_core::{
     error::Result,
-    stage::{Decoder, Prior, TextEncoder, Upsampler},
+    stage::{Decoder, ImageEncoder, Prior, TextEncoder, Upsampler},
     weights::{LoadOptions, Precision},
 };
 
@@ -48,6 +48,7 @@ pub struct Builder {
     pub(crate) decoder_device: Device,
     pub(crate) upsampler_device: Device,
     text_encoder: Option<Box<dyn TextEncoder>>,
+    image_encoder: Option<Box<dyn ImageEncoder>>,
     prior: Option<Box<dyn Prior>>,
     decoder: Option<Box<dyn Decoder>>,
     upsamplers: Option<Vec<Box<dyn Upsampler>>>,
@@ -66,6 +67,7 @@ impl Builder {
             decoder_device: device.clone(),
             upsampler_device: device.clone(),
             text_encoder: None,
+            image_encoder: None,
             prior: None,
             decoder: None,
             upsamplers: None,
@@ -140,6 +142,12 @@ impl Builder {
         self
     }
 
+    /// An image encoder instead of the checkpoint's, which is then not read.
+    pub fn image_encoder(mut self, stage: impl ImageEncoder + 'static) -> Self {
+        self.image_encoder = Some(Box::new(stage));
+        self
+    }
+
     /// A prior instead of the checkpoint's, which is then not read.
     pub fn prior(mut self, stage: impl Prior + 'static) -> Self {
         self.prior = Some(Box::new(stage));
@@ -179,6 +187,7 @@ impl Builder {
         }
         Ok(UnClip {
             text_encoder,
+            image_encoder: self.image_encoder,
             prior,
             decoder,
             upsamplers: upsamplers.unwrap_or_default(),

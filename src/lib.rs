@@ -116,13 +116,16 @@
 
 mod builder;
 mod checkpoint;
+mod jobs;
 mod output;
-mod text_to_image;
 mod unclip;
 
 pub use builder::{Builder, Residency};
+pub use jobs::{
+    BipartiteLatents, Edit, Extend, ImageToImage, Interpolate, Invert, Job, Reconstruct, TextDiff,
+    TextToImage, Variations,
+};
 pub use output::{Output, Settings};
-pub use text_to_image::TextToImage;
 pub use unclip::UnClip;
 
 pub use unclip_clip as clip;
@@ -131,8 +134,9 @@ pub use unclip_core as core;
 pub use unclip_core::{
     diffusion::{Sampler, Tables},
     error::{Error, Result},
+    mask::Mask,
     noise::Noise,
-    stage::{Decoder, Prior, Stage, StageSettings, Step, TextEncoder, Upsampler},
+    stage::{Decoder, ImageEncoder, Prior, Stage, StageSettings, Step, TextEncoder, Upsampler},
     weights::Precision,
 };
 pub use unclip_decoder as decoder;

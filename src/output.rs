@@ -18,6 +18,8 @@ use unclip_core::{
 pub struct Settings {
     /// Version of this crate.
     pub version: String,
+    /// Name of the job.
+    pub job: String,
     /// Name of the checkpoint's folder.
     pub checkpoint: Option<String>,
     /// Types of the checkpoint's weights and arithmetic.
@@ -38,6 +40,9 @@ pub struct Settings {
     pub decoder: StageSettings,
     /// The upsamplers' settings; none if the job stopped before.
     pub upsamplers: Vec<StageSettings>,
+    /// What else the job was told.
+    #[serde(default)]
+    pub details: serde_json::Value,
 }
 
 /// The pictures of a job, with what lies between the stages.

@@ -2,15 +2,20 @@
 
 use std::path::Path;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
+use image::DynamicImage;
 use unclip_clip::tokenizer::Exclamation;
 use unclip_core::{
     error::{Error, Result},
-    stage::{Decoder, Prior, TextEncoder, Upsampler},
+    mask::Mask,
+    stage::{Decoder, ImageEncoder, Prior, TextEncoder, Upsampler},
     weights::Precision,
 };
 
-use crate::{Builder, TextToImage};
+use crate::{
+    BipartiteLatents, Builder, Edit, Extend, ImageToImage, Interpolate, Invert, Job, Reconstruct,
+    TextDiff, TextToImage, Variations,
+};
 
 /// The stages of unCLIP, ready for jobs.
 ///
@@ -18,6 +23,7 @@ use crate::{Builder, TextToImage};
 /// [`UnClip::builder`]. A job that needs a stage that is not there says which.
 pub struct UnClip {
     pub(crate) text_encoder: Option<Box<dyn TextEncoder>>,
+    pub(crate) image_encoder: Option<Box<dyn ImageEncoder>>,
     pub(crate) prior: Option<Box<dyn Prior>>,
     pub(crate) decoder: Option<Box<dyn Decoder>>,
     pub(crate) upsamplers: Vec<Box<dyn Upsampler>>,
@@ -41,17 +47,120 @@ impl UnClip {
         Builder::new(device)
     }
 
-    /// A picture of `prompt`; set what you like, then [`run`](TextToImage::run).
-    pub fn text_to_image(&self, prompt: impl Into<String>) -> TextToImage<'_> {
-        TextToImage::new(self, vec![prompt.into()])
+    /// A picture of `prompt`; set what you like, then [`run`](Job::run).
+    pub fn text_to_image(&self, prompt: impl Into<String>) -> Job<'_, TextToImage> {
+        self.texts_to_images([prompt])
     }
 
     /// Pictures of several prompts in one batch.
     pub fn texts_to_images<S: Into<String>>(
         &self,
         prompts: impl IntoIterator<Item = S>,
-    ) -> TextToImage<'_> {
-        TextToImage::new(self, prompts.into_iter().map(Into::into).collect())
+    ) -> Job<'_, TextToImage> {
+        let prompts = prompts.into_iter().map(Into::into).collect();
+        Job::new(self, TextToImage::new(prompts))
+    }
+
+    /// Other pictures of what `picture` shows: its CLIP embedding, decoded from fresh noise.
+    pub fn variations(&self, picture: &DynamicImage) -> Job<'_, Variations> {
+        self.variations_of([picture.clone()])
+    }
+
+    /// Variations of several pictures in one batch.
+    pub fn variations_of(
+        &self,
+        pictures: impl IntoIterator<Item = DynamicImage>,
+    ) -> Job<'_, Variations> {
+        Job::new(self, Variations::new(pictures.into_iter().collect()))
+    }
+
+    /// Pictures of CLIP image embeddings, `[pictures, d]` in CLIP's own units.
+    pub fn decode_embeddings(&self, embeddings: Tensor<2>) -> Job<'_, Variations> {
+        Job::new(self, Variations::of_embeddings(embeddings))
+    }
+
+    /// Paints what `mask` covers anew as `prompt` says; every other pixel comes out unchanged
+    /// (text-guided inpainting).
+    pub fn edit(
+        &self,
+        picture: &DynamicImage,
+        mask: &Mask,
+        prompt: impl Into<String>,
+    ) -> Job<'_, Edit> {
+        Job::new(
+            self,
+            Edit::inside(picture.clone(), mask.clone(), prompt.into()),
+        )
+    }
+
+    /// Paints over what `mask` covers with background.
+    pub fn remove(&self, picture: &DynamicImage, mask: &Mask) -> Job<'_, Edit> {
+        self.edit(picture, mask, "")
+    }
+
+    /// Paints what lies around `picture`.
+    pub fn outpaint(
+        &self,
+        picture: &DynamicImage,
+        extend: Extend,
+        prompt: impl Into<String>,
+    ) -> Job<'_, Edit> {
+        Job::new(self, Edit::around(picture.clone(), extend, prompt.into()))
+    }
+
+    /// Redraws `picture` as `prompt` says, from a noisy version of it.
+    pub fn image_to_image(
+        &self,
+        picture: &DynamicImage,
+        prompt: impl Into<String>,
+    ) -> Job<'_, ImageToImage> {
+        Job::new(self, ImageToImage::new(picture.clone(), prompt.into()))
+    }
+
+    /// `picture` as a CLIP embedding and the noise that holds the rest (DDIM inversion).
+    pub fn invert(&self, picture: &DynamicImage) -> Invert<'_> {
+        Invert::new(self, picture.clone())
+    }
+
+    /// The picture that was [inverted](Self::invert), or variations of it that keep what the noise
+    /// holds.
+    pub fn reconstruct(&self, latents: &BipartiteLatents) -> Job<'_, Reconstruct> {
+        Job::back(self, Reconstruct::new(latents.clone()))
+    }
+
+    /// Pictures on the way from each of `pictures` to the next.
+    pub fn interpolate(
+        &self,
+        pictures: impl IntoIterator<Item = DynamicImage>,
+    ) -> Job<'_, Interpolate> {
+        Job::new(self, Interpolate::new(pictures.into_iter().collect()))
+    }
+
+    /// `picture` changed in the direction that leads from the caption `from` to the caption `to`.
+    pub fn text_diff(
+        &self,
+        picture: &DynamicImage,
+        from: impl Into<String>,
+        to: impl Into<String>,
+    ) -> Job<'_, TextDiff> {
+        Job::new(self, TextDiff::new(picture.clone(), from.into(), to.into()))
+            .inverted(100, 1)
+            .decoder_guidance(1.0)
+    }
+
+    /// The image encoder, for use on its own.
+    ///
+    /// # Errors
+    /// [`Error::MissingStage`].
+    pub fn image_encoder(&self) -> Result<&dyn ImageEncoder> {
+        self.image_encoder
+            .as_deref()
+            .ok_or_else(|| Error::MissingStage {
+                stage: "image encoder".into(),
+                hint: "load a variation checkpoint, give the builder a CLIP vision tower's folder \
+                   with `clip_vision`, or an encoder of yours"
+                    .into(),
+            })
     }
 
     /// The text encoder, for use on its own.
@@ -98,6 +207,7 @@ impl std::fmt::Debug for UnClip {
         f.debug_struct("UnClip")
             .field("checkpoint", &self.checkpoint)
             .field("text_encoder", &self.text_encoder.is_some())
+            .field("image_encoder", &self.image_encoder.is_some())
             .field("prior", &self.prior.is_some())
             .field("decoder", &self.decoder.is_some())
             .field("upsamplers", &self.upsamplers.len())

@@ -108,7 +108,7 @@ pub(crate) fn unclip() -> UnClip {
 }
 
 /// A job of few steps.
-pub(crate) fn quick(unclip: &UnClip) -> unclip::TextToImage<'_> {
+pub(crate) fn quick(unclip: &UnClip) -> unclip::Job<'_, unclip::TextToImage> {
     let job = unclip.text_to_image("a red cube").seed(3);
     job.prior_steps(2).decoder_steps(2).upsampler_steps(2)
 }

@@ -9,7 +9,7 @@ use unclip::burn::tensor::Tensor;
 #[test]
 fn settings_out_of_range_are_refused_before_any_work() {
     let unclip = unclip();
-    let setting = |job: unclip::TextToImage<'_>| match job.run().unwrap_err() {
+    let setting = |job: unclip::Job<'_, unclip::TextToImage>| match job.run().unwrap_err() {
         Error::Setting { name, .. } => name,
         other => panic!("{other:?}"),
     };
@@ -56,7 +56,7 @@ fn empty_and_endless_prompts_work() {
 fn tensors_of_the_wrong_shape_are_named() {
     let unclip = unclip();
     let device = Device::flex();
-    let shape = |job: unclip::TextToImage<'_>| match job.run().unwrap_err() {
+    let shape = |job: unclip::Job<'_, unclip::TextToImage>| match job.run().unwrap_err() {
         Error::Shape { name, .. } => name,
         other => panic!("{other:?}"),
     };

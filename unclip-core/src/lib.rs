@@ -6,7 +6,8 @@
 //! - [`nn`]: the layers several stages use, above all the ADM U-Net
 //! - [`weights`]: the only door to checkpoints
 //! - [`noise`]: the only source of randomness, the numbers PyTorch gives for the same seed
-//! - [`image`] and [`resample`]: pictures
+//! - [`image`], [`mask`] and [`resample`]: pictures
+//! - [`slerp`]: between two latents
 //! - [`error`]: the one error type
 //!
 //! # Feature flags
@@ -17,10 +18,12 @@ pub mod diffusion;
 pub mod error;
 pub mod image;
 pub mod json;
+pub mod mask;
 pub mod nn;
 pub mod noise;
 pub mod resample;
 pub mod resident;
+pub mod slerp;
 pub mod stage;
 pub mod weights;
 

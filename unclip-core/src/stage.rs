@@ -224,17 +224,17 @@ impl Canvas {
         }
     }
 
-    /// Checks the settings.
+    /// Checks strength and rounds, named after `stage`.
     ///
     /// # Errors
     /// [`Error::Setting`] if strength is not above 0 and at most 1, or there are no rounds.
-    pub fn check(&self, stage: Stage) -> Result<()> {
-        if !(self.strength > 0.0 && self.strength <= 1.0) {
+    pub fn check_settings(strength: f64, rounds: usize, stage: Stage) -> Result<()> {
+        if !(strength > 0.0 && strength <= 1.0) {
             let name = format!("the {stage}'s strength");
             let expected = "a number above 0 and at most 1";
-            return Err(Error::setting(&name, self.strength, expected));
+            return Err(Error::setting(&name, strength, expected));
         }
-        match self.rounds {
+        match rounds {
             0 => Err(Error::setting("rounds", 0, "at least 1 is needed")),
             _ => Ok(()),
         }

@@ -25,6 +25,7 @@ pub struct Noise {
     seed: Option<u64>,
     generator: Generator,
     recording: Option<Recording>,
+    shares_rows: bool,
 }
 
 /// Draws to play back instead of drawing.
@@ -42,6 +43,8 @@ pub struct NoiseState {
     generator: GeneratorState,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     recording: Option<Recording>,
+    #[serde(default)]
+    shares_rows: bool,
 }
 
 impl Noise {
@@ -53,6 +56,7 @@ impl Noise {
             seed: Some(seed),
             generator: Generator::new(seed),
             recording: None,
+            shares_rows: false,
         }
     }
 
@@ -69,6 +73,7 @@ impl Noise {
                 played: 0,
                 left: draws.into_iter().collect(),
             }),
+            shares_rows: false,
         }
     }
 
@@ -83,7 +88,10 @@ impl Noise {
         shape: [usize; D],
         device: &Device,
     ) -> Result<Tensor<D>> {
-        let values = self.draw(&shape)?;
+        let values = match shape[..] {
+            [rows, ref row @ ..] if self.shares_rows && rows > 1 => self.draw(row)?.repeat(rows),
+            _ => self.draw(&shape)?,
+        };
         let data = TensorData::new(values, shape);
         Ok(Tensor::from_data(data, (device, DType::F32)))
     }
@@ -109,6 +117,7 @@ impl Noise {
             seed: self.seed,
             generator: self.generator.state(),
             recording: self.recording.clone(),
+            shares_rows: self.shares_rows,
         }
     }
 
@@ -121,7 +130,14 @@ impl Noise {
             seed: state.seed,
             generator,
             recording: state.recording,
+            shares_rows: state.shares_rows,
         })
+    }
+
+    /// From now on [`normal`](Self::normal) draws one row and gives it to all: the pictures of a
+    /// batch differ only by what they are made of.
+    pub fn share_rows(&mut self, on: bool) {
+        self.shares_rows = on;
     }
 
     fn draw(&mut self, shape: &[usize]) -> Result<Vec<f32>> {

@@ -7,7 +7,7 @@ use crate::{
     diffusion::Process,
     error::{Error, Result},
     noise::Noise,
-    stage::{Run, Stage},
+    stage::{Canvas, Run, Stage},
 };
 
 /// Pixels that are given, in the shape of x.
@@ -64,7 +64,7 @@ pub fn sample<const D: usize>(
     let mut x = x;
     let scale = method.initial_scale();
     if let Some(canvas) = run.canvas.take() {
-        canvas.check(stage)?;
+        Canvas::check_settings(canvas.strength, canvas.rounds, stage)?;
         let pixels = in_shape(canvas.pixels, x.dims(), &x.device(), stage)?;
         let repaint = canvas
             .repaint

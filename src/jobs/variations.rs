@@ -1,0 +1,76 @@
+//! Picture → other pictures of the same: what CLIP keeps stays, the rest is drawn anew.
+
+use image::DynamicImage;
+use serde_json::json;
+use unclip_core::error::{Error, Result};
+
+use super::job::{Bench, Job, Kind, Plan, PlanBox};
+
+/// The kind of [`UnClip::variations`](crate::UnClip::variations).
+#[derive(Debug)]
+pub struct Variations {
+    pictures: Vec<DynamicImage>,
+    embeddings: Option<burn::tensor::Tensor<2>>,
+    prompt: String,
+}
+
+impl Variations {
+    pub(crate) fn new(pictures: Vec<DynamicImage>) -> Self {
+        Self {
+            pictures,
+            embeddings: None,
+            prompt: String::new(),
+        }
+    }
+
+    pub(crate) fn of_embeddings(embeddings: burn::tensor::Tensor<2>) -> Self {
+        Self {
+            pictures: Vec::new(),
+            embeddings: Some(embeddings),
+            prompt: String::new(),
+        }
+    }
+}
+
+impl Job<'_, Variations> {
+    /// A caption for the decoder. Default: none.
+    pub fn prompt(mut self, prompt: impl Into<String>) -> Self {
+        self.kind.prompt = prompt.into();
+        self
+    }
+}
+
+impl Kind for Variations {
+    const NAME: &'static str = "variations";
+
+    fn needs_prior(&self) -> bool {
+        false
+    }
+
+    fn check(&self, bench: &Bench<'_>) -> Result<()> {
+        match &self.embeddings {
+            Some(_) => Ok(()),
+            None if self.pictures.is_empty() => {
+                Err(Error::setting("pictures", 0, "at least 1 is needed"))
+            }
+            None => bench.chain.unclip.image_encoder().map(|_| ()),
+        }
+    }
+
+    fn plan(self, bench: &mut Bench<'_>) -> Result<PlanBox> {
+        let embeddings = match self.embeddings {
+            Some(embeddings) => embeddings,
+            None => bench.chain.embed(&self.pictures)?,
+        };
+        let [count, width] = embeddings.dims();
+        let rows = embeddings
+            .reshape([count, 1, width])
+            .repeat_dim(1, bench.images)
+            .reshape([count * bench.images, width]);
+        Ok(PlanBox(Plan {
+            embeddings: Some(rows),
+            details: json!({ "pictures": count }),
+            ..Plan::new(vec![self.prompt; count])
+        }))
+    }
+}

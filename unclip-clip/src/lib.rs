@@ -10,6 +10,10 @@
 mod contrastive;
 mod contrastive_format;
 mod format_checks;
+mod image_encoder;
+mod image_processor;
+mod image_processor_format;
+mod pillow_resize;
 mod text_encoder;
 mod text_format;
 mod text_tower;
@@ -22,6 +26,10 @@ pub use contrastive::{
     load_clip_model, normalize, similarity_logits,
 };
 pub use contrastive_format::TransformersClip;
+pub use image_encoder::{ClipImageEncoder, load_vision_tower};
+pub use image_processor::{ClipImageProcessor, ResizeTo};
+pub use image_processor_format::TransformersClipImageProcessor;
+pub use pillow_resize::Filter;
 pub use text_encoder::{ClipTextEncoder, load_text_tower};
 pub use text_format::TransformersClipText;
 pub use text_tower::{Pooling, TextOutput, TextTower, TextTowerConfig, text_tower_keys};

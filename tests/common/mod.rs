@@ -54,6 +54,7 @@ pub struct Golden {
     pub shape: Vec<usize>,
     pub floats: Vec<f32>,
     pub ints: Vec<i64>,
+    pub bytes: Vec<u8>,
 }
 
 impl Golden {
@@ -75,19 +76,16 @@ impl Golden {
 
     /// Slice `i` of the first axis.
     pub fn at(&self, i: usize) -> Self {
+        fn part<T: Clone>(values: &[T], i: usize, size: usize) -> Vec<T> {
+            let part = values.get(i * size..(i + 1) * size);
+            part.unwrap_or_default().to_vec()
+        }
         let size: usize = self.shape[1..].iter().product();
         Self {
             shape: self.shape[1..].to_vec(),
-            floats: self
-                .floats
-                .get(i * size..(i + 1) * size)
-                .unwrap_or_default()
-                .to_vec(),
-            ints: self
-                .ints
-                .get(i * size..(i + 1) * size)
-                .unwrap_or_default()
-                .to_vec(),
+            floats: part(&self.floats, i, size),
+            ints: part(&self.ints, i, size),
+            bytes: part(&self.bytes, i, size),
         }
     }
 
@@ -110,6 +108,7 @@ pub fn read_goldens(path: &Path) -> Goldens {
                 shape: view.shape().to_vec(),
                 floats: Vec::new(),
                 ints: Vec::new(),
+                bytes: Vec::new(),
             };
             match view.dtype() {
                 Dtype::F32 => {
@@ -126,6 +125,7 @@ pub fn read_goldens(path: &Path) -> Goldens {
                         .map(|b| i64::from_le_bytes(b.try_into().unwrap()))
                         .collect();
                 }
+                Dtype::U8 => golden.bytes = view.data().to_vec(),
                 other => panic!("{}: `{name}` is {other:?}", path.display()),
             }
             (name, golden)

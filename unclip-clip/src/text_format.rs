@@ -3,13 +3,12 @@
 use std::path::Path;
 
 use serde::Deserialize;
-use unclip_core::{
-    error::{Error, Result},
-    json,
-    nn::Activation,
-};
+use unclip_core::{error::Result, json};
 
-use crate::text_tower::{Pooling, TextTowerConfig};
+use crate::{
+    format_checks::{activation, check_class, check_sizes, check_transformer},
+    text_tower::{Pooling, TextTowerConfig},
+};
 
 /// `config.json` of a `CLIPTextModelWithProjection`; missing keys have the reference's defaults.
 #[derive(Clone, Debug, Deserialize)]
@@ -52,7 +51,8 @@ impl TransformersClipText {
     /// Reads `config.json` in `folder`.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Json`], or [`Error::Config`] for a value not supported.
+    /// [`Error::NotFound`](unclip_core::Error::NotFound), [`Error::Json`](unclip_core::Error::Json),
+    /// or [`Error::Config`](unclip_core::Error::Config) for a value not supported.
     pub fn load(folder: &Path) -> Result<TextTowerConfig> {
         let path = folder.join("config.json");
         let config: Self = json::read(&path)?;
@@ -62,67 +62,33 @@ impl TransformersClipText {
     /// The tower this describes; `origin` names it in errors.
     ///
     /// # Errors
-    /// [`Error::Config`] for a value that is not supported.
+    /// [`Error::Config`](unclip_core::Error::Config) for a value that is not supported.
     pub fn tower(&self, origin: &str) -> Result<TextTowerConfig> {
-        if let Some(names) = &self.architectures
-            && !names.iter().any(|n| n == "CLIPTextModelWithProjection")
-        {
-            return Err(Error::config(
-                origin,
-                "architectures",
-                names.join(", "),
-                "expected CLIPTextModelWithProjection",
-            ));
-        }
-        if self.model_type != "clip_text_model" {
-            return Err(Error::config(
-                origin,
-                "model_type",
-                &self.model_type,
-                "expected clip_text_model",
-            ));
-        }
-        let Some(activation) = Activation::from_name(&self.hidden_act) else {
-            return Err(Error::config(
-                origin,
-                "hidden_act",
-                &self.hidden_act,
-                "expected gelu or quick_gelu",
-            ));
-        };
-        for (key, value) in [
-            ("vocab_size", self.vocab_size),
-            ("hidden_size", self.hidden_size),
-            ("intermediate_size", self.intermediate_size),
-            ("projection_dim", self.projection_dim),
-            ("num_attention_heads", self.num_attention_heads),
-            ("max_position_embeddings", self.max_position_embeddings),
-        ] {
-            if !(1..=1 << 24).contains(&value) {
-                return Err(Error::config(
-                    origin,
-                    key,
-                    value,
-                    "expected a positive number",
-                ));
-            }
-        }
-        if self.num_hidden_layers > 1024 {
-            return Err(Error::config(
-                origin,
-                "num_hidden_layers",
-                self.num_hidden_layers,
-                "expected at most 1024",
-            ));
-        }
-        if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
-            return Err(Error::config(
-                origin,
-                "hidden_size",
-                self.hidden_size,
-                "expected a multiple of num_attention_heads",
-            ));
-        }
+        check_class(
+            origin,
+            self.architectures.as_deref(),
+            "CLIPTextModelWithProjection",
+            &self.model_type,
+            "clip_text_model",
+        )?;
+        let activation = activation(origin, &self.hidden_act)?;
+        check_sizes(
+            origin,
+            &[
+                ("vocab_size", self.vocab_size),
+                ("hidden_size", self.hidden_size),
+                ("intermediate_size", self.intermediate_size),
+                ("projection_dim", self.projection_dim),
+                ("num_attention_heads", self.num_attention_heads),
+                ("max_position_embeddings", self.max_position_embeddings),
+            ],
+        )?;
+        check_transformer(
+            origin,
+            self.num_hidden_layers,
+            self.hidden_size,
+            self.num_attention_heads,
+        )?;
         let pooling = match self.eos_token_id {
             // All of OpenAI's files say 2, which is not the end token's id.
             2 => Pooling::LargestId,

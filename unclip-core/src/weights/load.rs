@@ -178,6 +178,12 @@ fn stored_shape(shape: impl Iterator<Item = usize>, transposed: bool) -> Vec<usi
     shape
 }
 
+/// Whether the checkpoint has a scalar where the module has a tensor of one value: Burn knows no
+/// rank 0.
+fn is_scalar(stored: &[usize], expected: &[usize]) -> bool {
+    stored.is_empty() && expected == [1]
+}
+
 struct Survey<'a> {
     path: Path,
     keys: &'a KeyMap,
@@ -193,7 +199,7 @@ impl Survey<'_> {
         match self.checkpoint.info(&key) {
             None => self.mismatch.missing.push((key.clone(), None)),
             Some(TensorInfo { dtype, shape }) => {
-                if *shape != expected {
+                if *shape != expected && !is_scalar(shape, &expected) {
                     self.mismatch.shapes.push(Misfit {
                         key: key.clone(),
                         expected: format!("{expected:?}"),
@@ -269,6 +275,12 @@ impl ModuleMapper for Filler<'_> {
                 let dtype = DType::from(self.precision.of_rank(D));
                 let data = data.convert_dtype(dtype);
                 let data = if transposed { transpose(data) } else { data };
+                let data = if data.shape().is_empty() {
+                    let (bytes, _, dtype) = data.into_parts();
+                    TensorData::from_bytes(bytes, [1], dtype)
+                } else {
+                    data
+                };
                 let tensor = Tensor::from_data(data, (&param.lazy_device(), dtype));
                 let id = param.id;
                 param.transform_for_load(tensor, id)

@@ -11,7 +11,10 @@ use unclip_core::{
     weights::{LoadOptions, Precision},
 };
 
-use crate::{UnClip, checkpoint::CheckpointFolder};
+use crate::{
+    UnClip,
+    checkpoint::{CheckpointFolder, clip_vision},
+};
 
 /// How long networks stay in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,11 +42,13 @@ pub enum Residency {
 #[must_use = "call `build`"]
 pub struct Builder {
     pub(crate) checkpoint: Option<PathBuf>,
+    clip_vision: Option<PathBuf>,
     pub(crate) options: LoadOptions,
     pub(crate) residency: Residency,
     pub(crate) variant: Option<String>,
     pub(crate) exclamation: Exclamation,
     pub(crate) text_encoder_device: Device,
+    pub(crate) image_encoder_device: Device,
     pub(crate) prior_device: Device,
     pub(crate) decoder_device: Device,
     pub(crate) upsampler_device: Device,
@@ -58,11 +63,13 @@ impl Builder {
     pub(crate) fn new(device: &Device) -> Self {
         Self {
             checkpoint: None,
+            clip_vision: None,
             options: LoadOptions::default(),
             residency: Residency::default(),
             variant: None,
             exclamation: Exclamation::default(),
             text_encoder_device: device.clone(),
+            image_encoder_device: device.clone(),
             prior_device: device.clone(),
             decoder_device: device.clone(),
             upsampler_device: device.clone(),
@@ -72,6 +79,14 @@ impl Builder {
             decoder: None,
             upsamplers: None,
         }
+    }
+
+    /// The folder of a CLIP, or of its vision tower, in transformers' layout: the image encoder for
+    /// a checkpoint that has none. It has to be the CLIP whose embeddings the decoder was trained
+    /// on (for Karlo OpenAI's ViT-L/14).
+    pub fn clip_vision(mut self, folder: impl AsRef<Path>) -> Self {
+        self.clip_vision = Some(folder.as_ref().to_owned());
+        self
     }
 
     /// The folder (with `model_index.json`) of every stage that is not given otherwise.
@@ -115,6 +130,12 @@ impl Builder {
     /// Where the checkpoint's text encoder runs. Default: the builder's device.
     pub fn text_encoder_on(mut self, device: &Device) -> Self {
         self.text_encoder_device = device.clone();
+        self
+    }
+
+    /// Where the image encoder runs. Default: the builder's device.
+    pub fn image_encoder_on(mut self, device: &Device) -> Self {
+        self.image_encoder_device = device.clone();
         self
     }
 
@@ -175,9 +196,15 @@ impl Builder {
     pub fn build(mut self) -> Result<UnClip> {
         let (mut text_encoder, mut prior) = (self.text_encoder.take(), self.prior.take());
         let (mut decoder, mut upsamplers) = (self.decoder.take(), self.upsamplers.take());
+        let mut image_encoder = self.image_encoder.take();
+        if let Some(folder) = &self.clip_vision {
+            let load = || clip_vision(folder, &self).map(Some);
+            image_encoder = or_load(image_encoder, load)?;
+        }
         if let Some(path) = self.checkpoint.take() {
             let folder = CheckpointFolder::open(&path, &self)?;
             text_encoder = or_load(text_encoder, || folder.text_encoder())?;
+            image_encoder = or_load(image_encoder, || folder.image_encoder())?;
             prior = or_load(prior, || folder.prior())?;
             decoder = or_load(decoder, || folder.decoder())?;
             if upsamplers.is_none() {
@@ -187,7 +214,7 @@ impl Builder {
         }
         Ok(UnClip {
             text_encoder,
-            image_encoder: self.image_encoder,
+            image_encoder,
             prior,
             decoder,
             upsamplers: upsamplers.unwrap_or_default(),

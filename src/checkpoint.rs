@@ -6,14 +6,17 @@ use std::{
 };
 
 use serde_json::Value;
-use unclip_clip::{ClipTextEncoder, load_text_tower, tokenizer::ClipTokenizer};
+use unclip_clip::{
+    ClipImageEncoder, ClipImageProcessor, ClipTextEncoder, load_clip_model, load_text_tower,
+    load_vision_tower, tokenizer::ClipTokenizer,
+};
 use unclip_core::{
     diffusion::{Scheduler, SchedulerConfig},
     error::{Error, Result},
     json,
     nn::{DiffusersUNet, UNetConfig},
     resident::Resident,
-    stage::{Decoder, Prior, TextEncoder, Upsampler},
+    stage::{Decoder, ImageEncoder, Prior, TextEncoder, Upsampler},
     weights::LoadOptions,
 };
 use unclip_decoder::{DecoderConfig, DiffusionDecoder, load_decoder};
@@ -23,20 +26,25 @@ use unclip_upsample::{DiffusionUpsampler, UpsamplerConfig, load_upsampler};
 use crate::{Builder, Residency};
 
 /// The pipelines whose folders this reads.
-const PIPELINES: [&str; 2] = ["UnCLIPPipeline", "UnCLIPImageVariationPipeline"];
+const PIPELINES: [&str; 3] = [
+    "UnCLIPPipeline",
+    "UnCLIPImageVariationPipeline",
+    "KandinskyV22PriorPipeline",
+];
 
-/// The class each component has to be of.
-const CLASSES: [(&str, &str); 9] = [
+/// The class each network has to be of. A scheduler's is checked where its file is read.
+const CLASSES: [(&str, &str); 7] = [
     ("text_encoder", "CLIPTextModelWithProjection"),
+    ("image_encoder", "CLIPVisionModelWithProjection"),
     ("prior", "PriorTransformer"),
-    ("prior_scheduler", "UnCLIPScheduler"),
     ("decoder", "UNet2DConditionModel"),
-    ("decoder_scheduler", "UnCLIPScheduler"),
     ("text_proj", "UnCLIPTextProjModel"),
     ("super_res_first", "UNet2DModel"),
     ("super_res_last", "UNet2DModel"),
-    ("super_res_scheduler", "UnCLIPScheduler"),
 ];
+
+/// Names under which pipelines keep the preprocessing of pictures.
+const IMAGE_PROCESSORS: [&str; 2] = ["feature_extractor", "image_processor"];
 
 /// An opened folder: its index is read, its components are not.
 pub(crate) struct CheckpointFolder<'a> {
@@ -126,27 +134,11 @@ impl<'a> CheckpointFolder<'a> {
         })
     }
 
-    /// Loads now, or checks now and loads at each use.
     fn resident<M>(
         &self,
         load: impl Fn(Option<&str>, LoadOptions) -> Result<M> + Send + 'static,
     ) -> Result<Resident<M>> {
-        let options = self.builder.options;
-        let variant = self.builder.variant.clone();
-        let keep = self.builder.residency == Residency::Keep;
-        if !keep {
-            let dry = LoadOptions {
-                is_dry_run: true,
-                ..options
-            };
-            load(variant.as_deref(), dry)?;
-        }
-        // Values were checked above, if they are to be checked at all.
-        let options = LoadOptions {
-            check_finite: keep && options.check_finite,
-            ..options
-        };
-        Resident::new(keep, move || load(variant.as_deref(), options))
+        resident(self.builder, load)
     }
 
     pub(crate) fn text_encoder(&self) -> Result<Option<Box<dyn TextEncoder>>> {
@@ -169,6 +161,24 @@ impl<'a> CheckpointFolder<'a> {
         ))))
     }
 
+    pub(crate) fn image_encoder(&self) -> Result<Option<Box<dyn ImageEncoder>>> {
+        if !self.has("image_encoder") {
+            return Ok(None);
+        }
+        let device = self.builder.image_encoder_device.clone();
+        let processor = match IMAGE_PROCESSORS.iter().find(|name| self.has(name)) {
+            Some(name) => ClipImageProcessor::load(&self.folder(name)?)?,
+            None => ClipImageProcessor::openai(224),
+        };
+        let folder = self.folder("image_encoder")?;
+        let on = device.clone();
+        let tower = self
+            .resident(move |variant, options| load_vision_tower(&folder, variant, &on, options))?;
+        Ok(Some(Box::new(ClipImageEncoder::new(
+            processor, tower, &device,
+        ))))
+    }
+
     pub(crate) fn prior(&self) -> Result<Option<Box<dyn Prior>>> {
         if !self.has("prior") {
             return Ok(None);
@@ -176,7 +186,12 @@ impl<'a> CheckpointFolder<'a> {
         let device = self.builder.prior_device.clone();
         let folder = self.folder("prior")?;
         let config = DiffusersPrior::load(&folder)?;
-        let scheduler = self.scheduler("prior_scheduler", 25)?;
+        // Kandinsky's prior is alone in its folder, and its scheduler has no stage's name.
+        let name = match self.has("scheduler") && !self.has("prior_scheduler") {
+            true => "scheduler",
+            false => "prior_scheduler",
+        };
+        let scheduler = self.scheduler(name, 25)?;
         let on = device.clone();
         let model =
             self.resident(move |variant, options| load_prior(&folder, variant, &on, options))?;
@@ -237,4 +252,44 @@ impl<'a> CheckpointFolder<'a> {
             .with_sampler(scheduler.sampler);
         Ok(vec![Box::new(stage)])
     }
+}
+
+/// Loads now, or checks now and loads at each use.
+fn resident<M>(
+    builder: &Builder,
+    load: impl Fn(Option<&str>, LoadOptions) -> Result<M> + Send + 'static,
+) -> Result<Resident<M>> {
+    let options = builder.options;
+    let variant = builder.variant.clone();
+    let keep = builder.residency == Residency::Keep;
+    if !keep {
+        let dry = LoadOptions {
+            is_dry_run: true,
+            ..options
+        };
+        load(variant.as_deref(), dry)?;
+    }
+    // Values were checked above, if they are to be checked at all.
+    let options = LoadOptions {
+        check_finite: keep && options.check_finite,
+        ..options
+    };
+    Resident::new(keep, move || load(variant.as_deref(), options))
+}
+
+/// The image encoder in a folder of its own: a vision tower, or a whole CLIP of which it is taken.
+pub(crate) fn clip_vision(folder: &Path, builder: &Builder) -> Result<Box<dyn ImageEncoder>> {
+    let config: BTreeMap<String, Value> = json::read(&folder.join("config.json"))?;
+    let is_whole = config.get("model_type").and_then(Value::as_str) == Some("clip");
+    let processor = match folder.join("preprocessor_config.json").is_file() {
+        true => ClipImageProcessor::load(folder)?,
+        false => ClipImageProcessor::openai(224),
+    };
+    let device = builder.image_encoder_device.clone();
+    let (folder, on) = (folder.to_owned(), device.clone());
+    let tower = resident(builder, move |variant, options| match is_whole {
+        true => Ok(load_clip_model(&folder, variant, &on, options)?.vision),
+        false => load_vision_tower(&folder, variant, &on, options),
+    })?;
+    Ok(Box::new(ClipImageEncoder::new(processor, tower, &device)))
 }

@@ -1,7 +1,7 @@
 //! The whole chain with recorded noise, and every step of every stage against the recording.
 
 use serde_json::Value;
-use unclip::{Exclamation, Noise, UnClip, burn::tensor::Tensor, image};
+use unclip::{Exclamation, Noise, Output, UnClip, burn::tensor::Tensor, image};
 
 use crate::{
     common::{Golden, Goldens},
@@ -47,6 +47,11 @@ pub fn check(case: &Case, report: &mut Report) {
         output.image_embeddings.clone(),
         &prior["image_embeddings"],
     );
+    compare_pictures(case, &output, &decoder, report);
+}
+
+/// The decoder's and the finished pictures.
+pub fn compare_pictures(case: &Case, output: &Output, decoder: &Goldens, report: &mut Report) {
     report.compare(
         case,
         "image_small",
@@ -81,7 +86,7 @@ pub fn check(case: &Case, report: &mut Report) {
 }
 
 /// Every draw of the reference, in order: each stage's latents, then its steps' noise.
-fn recorded(stages: &[&Goldens]) -> Noise {
+pub fn recorded(stages: &[&Goldens]) -> Noise {
     let mut draws = Vec::new();
     for stage in stages {
         draws.push(stage["latents_in"].floats.clone());

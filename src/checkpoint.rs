@@ -7,8 +7,9 @@ use std::{
 
 use serde_json::Value;
 use unclip_clip::{
-    ClipImageEncoder, ClipImageProcessor, ClipTextEncoder, load_clip_model, load_text_tower,
-    load_vision_tower, tokenizer::ClipTokenizer,
+    ClipImageEncoder, ClipImageProcessor, ClipTextEncoder, TransformersClip,
+    TransformersClipVision, VisionTowerConfig, load_clip_model, load_text_tower, load_vision_tower,
+    tokenizer::ClipTokenizer,
 };
 use unclip_core::{
     diffusion::{Scheduler, SchedulerConfig},
@@ -168,7 +169,9 @@ impl<'a> CheckpointFolder<'a> {
         let device = self.builder.image_encoder_device.clone();
         let processor = match IMAGE_PROCESSORS.iter().find(|name| self.has(name)) {
             Some(name) => ClipImageProcessor::load(&self.folder(name)?)?,
-            None => ClipImageProcessor::openai(224),
+            None => processor_of(TransformersClipVision::load(
+                &self.folder("image_encoder")?,
+            )?),
         };
         let folder = self.folder("image_encoder")?;
         let on = device.clone();
@@ -277,13 +280,19 @@ fn resident<M>(
     Resident::new(keep, move || load(variant.as_deref(), options))
 }
 
+/// OpenAI's preprocessing for a tower whose folder does not say.
+fn processor_of(tower: VisionTowerConfig) -> ClipImageProcessor {
+    ClipImageProcessor::openai(tower.image_size as u32)
+}
+
 /// The image encoder in a folder of its own: a vision tower, or a whole CLIP of which it is taken.
 pub(crate) fn clip_vision(folder: &Path, builder: &Builder) -> Result<Box<dyn ImageEncoder>> {
     let config: BTreeMap<String, Value> = json::read(&folder.join("config.json"))?;
     let is_whole = config.get("model_type").and_then(Value::as_str) == Some("clip");
     let processor = match folder.join("preprocessor_config.json").is_file() {
         true => ClipImageProcessor::load(folder)?,
-        false => ClipImageProcessor::openai(224),
+        false if is_whole => processor_of(TransformersClip::load(folder)?.vision),
+        false => processor_of(TransformersClipVision::load(folder)?),
     };
     let device = builder.image_encoder_device.clone();
     let (folder, on) = (folder.to_owned(), device.clone());

@@ -1,138 +1,195 @@
-//! What the examples share: choosing a device, precision, and progress bars.
-#![allow(dead_code, unreachable_pub)]
+//! What the examples share: the checkpoint, the device, precision, progress bars, saving.
+#![allow(dead_code, unused_imports, unreachable_pub)]
 
-use std::{collections::HashMap, ops::ControlFlow};
+mod device;
+mod progress;
 
-use clap::ValueEnum;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use unclip::{Precision, Stage, Step, burn::tensor::Device};
+use std::{
+    error::Error,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-/// Names that `--device` takes in this build.
-pub const DEVICES: &[&str] = &[
-    #[cfg(feature = "flex")]
-    "flex",
-    #[cfg(feature = "ndarray")]
-    "ndarray",
-    #[cfg(feature = "wgpu-plain")]
-    "wgpu",
-    #[cfg(feature = "vulkan")]
-    "vulkan",
-    #[cfg(feature = "metal")]
-    "metal",
-    #[cfg(feature = "cuda")]
-    "cuda",
-    #[cfg(feature = "rocm")]
-    "rocm",
-];
+use clap::Args;
+pub use device::{DEVICES, Dtype, parse_device};
+pub use progress::{StageBars, peak_memory, reset_peak_memory};
+use unclip::{
+    Exclamation, Job, Output, Residency, UnClip, burn::tensor::Device, image::DynamicImage,
+};
 
-/// Reads `--device`: a name, and for GPUs optionally `:NUMBER`.
-///
-/// # Errors
-/// A sentence for the user.
-pub fn parse_device(text: &str) -> Result<Device, String> {
-    let (name, index) = match text.split_once(':') {
-        None => (text, 0),
-        Some((name, index)) => (
-            name,
-            index
-                .parse::<usize>()
-                .map_err(|_| format!("`{index}` is not the number of a device"))?,
-        ),
+/// What an example's `run` gives back.
+pub type Done = Result<(), Box<dyn Error>>;
+
+/// Prints an error with its causes.
+pub fn finish(done: Done) -> ExitCode {
+    let Err(error) = done else {
+        return ExitCode::SUCCESS;
     };
-    #[cfg(any(feature = "wgpu-plain", feature = "vulkan", feature = "metal"))]
-    let kind = match index {
-        0 => unclip::burn::tensor::DeviceKind::DefaultDevice,
-        n => unclip::burn::tensor::DeviceKind::DiscreteGpu(n),
-    };
-    let _ = index;
-    match name {
-        #[cfg(feature = "flex")]
-        "flex" | "cpu" => Ok(Device::flex()),
-        #[cfg(feature = "ndarray")]
-        #[allow(deprecated)]
-        "ndarray" => Ok(Device::ndarray()),
-        #[cfg(feature = "wgpu-plain")]
-        "wgpu" => Ok(Device::wgpu(kind)),
-        #[cfg(feature = "vulkan")]
-        "vulkan" => Ok(Device::vulkan(kind)),
-        #[cfg(feature = "metal")]
-        "metal" => Ok(Device::metal(kind)),
-        #[cfg(feature = "cuda")]
-        "cuda" => Ok(Device::cuda(index)),
-        #[cfg(feature = "rocm")]
-        "rocm" => Ok(Device::rocm(index)),
-        _ => Err(format!(
-            "this build has {}; others need a cargo feature, for instance `--features wgpu`",
-            DEVICES.join(", ")
-        )),
+    eprintln!("error: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        eprintln!("  because: {cause}");
+        source = cause.source();
     }
+    ExitCode::FAILURE
 }
 
-/// `--dtype`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Dtype {
-    /// f32 weights and arithmetic.
-    F32,
-    /// f16 weights, f32 arithmetic: half the memory, for a CPU.
-    F16Weights,
-    /// f16 weights and arithmetic, for a GPU.
-    F16,
-    /// bf16 weights and arithmetic, for a GPU that has it.
-    Bf16,
+/// Flags for the checkpoint, where it runs, and how its stages are run.
+#[derive(Args, Debug)]
+pub struct Common {
+    /// Folder of the checkpoint, the one with model_index.json.
+    #[arg(long, value_name = "DIR")]
+    pub checkpoint: Option<PathBuf>,
+
+    /// Folder of the CLIP whose vision tower reads pictures, for checkpoints that have none (for
+    /// Karlo openai/clip-vit-large-patch14).
+    #[arg(long, value_name = "DIR")]
+    pub clip: Option<PathBuf>,
+
+    /// Where to compute; a GPU of several as NAME:NUMBER.
+    #[arg(long, value_parser = parse_device, default_value = DEVICES[0])]
+    pub device: Device,
+
+    /// Types of weights and arithmetic.
+    #[arg(long, value_enum, default_value_t = Dtype::F32)]
+    pub dtype: Dtype,
+
+    /// The same seed makes the same picture. Default: a new one each time.
+    #[arg(long)]
+    pub seed: Option<u64>,
+
+    /// What the picture should not show.
+    #[arg(long, default_value = "")]
+    pub negative: String,
+
+    /// Steps of prior, decoder and upsampler, comma-separated; one number is for prior and decoder.
+    #[arg(long, value_delimiter = ',', value_name = "N[,N[,N]]")]
+    pub steps: Vec<usize>,
+
+    /// Guidance of prior and decoder, comma-separated; one number is the decoder's.
+    #[arg(long, value_delimiter = ',', value_name = "SCALE[,SCALE]")]
+    pub guidance: Vec<f64>,
+
+    /// Stop after the decoder, at 64 × 64 pixels.
+    #[arg(long)]
+    pub small: bool,
+
+    /// Load each network when it runs and drop it afterwards: slower, in the memory of the
+    /// largest one.
+    #[arg(long)]
+    pub low_memory: bool,
+
+    /// Variant of the weight files, such as fp16.
+    #[arg(long)]
+    pub variant: Option<String>,
+
+    /// Read "!" in prompts as diffusers does for Karlo (as padding), not as a word.
+    #[arg(long)]
+    pub diffusers_exclamation: bool,
+
+    /// Folder the pictures go to; it is made.
+    #[arg(long, value_name = "DIR", default_value = "out")]
+    pub out: PathBuf,
 }
 
-impl From<Dtype> for Precision {
-    fn from(dtype: Dtype) -> Self {
-        match dtype {
-            Dtype::F32 => Self::FULL,
-            Dtype::F16Weights => Self::HALF_WEIGHTS,
-            Dtype::F16 => Self::HALF,
-            Dtype::Bf16 => Self::uniform(unclip::burn::tensor::FloatDType::BF16),
-        }
+/// A checkpoint of the project's tests.
+pub fn shipped(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/checkpoints")
+        .join(name)
+}
+
+impl Common {
+    /// Opens the checkpoint, or the tests' tiny one. With `reads_pictures` that one gets a vision
+    /// tower.
+    pub fn load(&self, reads_pictures: bool) -> Result<UnClip, unclip::Error> {
+        self.builder(reads_pictures).build()
     }
-}
 
-/// A progress bar for each stage, made when the stage makes its first step.
-#[derive(Default)]
-pub struct StageBars {
-    all: MultiProgress,
-    bars: HashMap<Stage, ProgressBar>,
-}
-
-impl StageBars {
-    /// Shows a step; for `on_step`.
-    pub fn show(&mut self, step: Step) -> ControlFlow<()> {
-        let bar = self.bars.entry(step.stage).or_insert_with(|| {
-            let style = ProgressStyle::with_template(
-                "{prefix:>13} {bar:32} {pos:>3}/{len:<3} {elapsed} (left {eta})",
-            );
-            self.all.add(
-                ProgressBar::new(step.steps as u64)
-                    .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-                    .with_prefix(step.stage.to_string()),
-            )
+    /// The same, to change something about it.
+    pub fn builder(&self, reads_pictures: bool) -> unclip::Builder {
+        let mut clip = self.clip.clone();
+        let checkpoint = self.checkpoint.clone().unwrap_or_else(|| {
+            eprintln!("no --checkpoint: using the tests' tiny one, whose pictures are noise");
+            if reads_pictures && clip.is_none() {
+                clip = Some(shipped("unclip_variation/image_encoder"));
+            }
+            shipped("unclip")
         });
-        bar.set_position(step.done as u64);
-        if step.done == step.steps {
-            bar.finish();
+        let mut builder = UnClip::builder(&self.device)
+            .checkpoint(checkpoint)
+            .precision(self.dtype.into());
+        if let Some(clip) = clip {
+            builder = builder.clip_vision(clip);
         }
-        ControlFlow::Continue(())
+        if self.low_memory {
+            builder = builder.residency(Residency::OneAtATime);
+        }
+        if self.diffusers_exclamation {
+            builder = builder.exclamation(Exclamation::AsStated);
+        }
+        if let Some(variant) = &self.variant {
+            builder = builder.variant(variant);
+        }
+        builder
+    }
+
+    /// Gives a job the flags' settings.
+    pub fn apply<'a, K>(&self, mut job: Job<'a, K>) -> Result<Job<'a, K>, Box<dyn Error>> {
+        job = job.negative_prompt(&self.negative);
+        if let Some(seed) = self.seed {
+            job = job.seed(seed);
+        }
+        match self.steps[..] {
+            [] => {}
+            [both] => job = job.prior_steps(both).decoder_steps(both),
+            [prior, decoder] => job = job.prior_steps(prior).decoder_steps(decoder),
+            [prior, decoder, upsampler] => {
+                job = job
+                    .prior_steps(prior)
+                    .decoder_steps(decoder)
+                    .upsampler_steps(upsampler);
+            }
+            _ => return Err("--steps takes at most three numbers".into()),
+        }
+        match self.guidance[..] {
+            [] => {}
+            [decoder] => job = job.decoder_guidance(decoder),
+            [prior, decoder] => job = job.prior_guidance(prior).decoder_guidance(decoder),
+            _ => return Err("--guidance takes at most two numbers".into()),
+        }
+        if self.small {
+            job = job.without_upsampling();
+        }
+        Ok(job)
+    }
+
+    /// Writes the pictures and a sheet of them, and says where.
+    pub fn save(&self, output: &Output, kind: &str, columns: Option<usize>) -> Done {
+        let name = match output.settings.seed {
+            Some(seed) => format!("{kind}-{seed}"),
+            None => kind.to_owned(),
+        };
+        for path in output.save_all(&self.out, &name)? {
+            println!("{}", path.display());
+        }
+        let square = (output.images.len() as f64).sqrt().ceil() as usize;
+        let sheet = self.out.join(format!("{name}-sheet.png"));
+        output.save_contact_sheet(&sheet, columns.unwrap_or(square))?;
+        println!("{}", sheet.display());
+        Ok(())
     }
 }
 
-/// The most memory this process has held since the last [`reset_peak_memory`], in MiB, where the
-/// system tells (Linux).
-pub fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
-    line.split_whitespace()
-        .nth(1)?
-        .parse::<u64>()
-        .ok()
-        .map(|kib| kib / 1024)
+/// Reads a picture of any kind.
+pub fn open_picture(path: &Path) -> Result<DynamicImage, Box<dyn Error>> {
+    unclip::image::open(path).map_err(|e| format!("{}: {e}", path.display()).into())
 }
 
-/// Starts [`peak_memory`] anew, where the system can (Linux).
-pub fn reset_peak_memory() {
-    let _ = std::fs::write("/proc/self/clear_refs", "5");
+/// One line of a file for each entry; empty lines and lines that start with # are left out.
+pub fn read_lines(path: &Path) -> Result<Vec<String>, Box<dyn Error>> {
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let lines = text.lines().map(str::trim);
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    Ok(lines.map(str::to_owned).collect())
 }

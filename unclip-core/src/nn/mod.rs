@@ -19,7 +19,9 @@ pub use attention::{ContextAttention, ContextAttentionConfig, attend};
 pub use layers::{as_compute, conv2d, linear};
 pub use residual::{Resample, ResidualBlock, ResidualBlockConfig};
 pub use time_embedding::{TimeEmbedding, TimeEmbeddingConfig, sinusoid};
-pub use transformer::{Mlp, SelfAttention, TransformerBlock, TransformerBlockConfig, causal_mask};
+pub use transformer::{
+    KvCache, Mlp, SelfAttention, TransformerBlock, TransformerBlockConfig, causal_mask,
+};
 pub use unet::{UNet, UNetInput};
 pub use unet_blocks::{DownBlock, MidBlock, UpBlock};
 pub use unet_config::{UNetConfig, unet_keys};

@@ -86,6 +86,32 @@ impl TransformerBlockConfig {
     }
 }
 
+impl SelfAttention {
+    fn keys_and_values(&self, h: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
+        (linear(&self.to_k, h.clone()), linear(&self.to_v, h))
+    }
+}
+
+/// Keys and values of the tokens a block has seen, so that it need not see them again.
+#[derive(Clone, Debug, Default)]
+pub struct KvCache {
+    seen: Option<(Tensor<3>, Tensor<3>)>,
+}
+
+impl KvCache {
+    fn extend(&mut self, key: Tensor<3>, value: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
+        let all = match self.seen.take() {
+            None => (key, value),
+            Some((keys, values)) => (
+                Tensor::cat(vec![keys, key], 1),
+                Tensor::cat(vec![values, value], 1),
+            ),
+        };
+        self.seen = Some(all.clone());
+        all
+    }
+}
+
 impl TransformerBlock {
     /// Applies the block. `mask` is true where a key must not be seen.
     ///
@@ -99,15 +125,40 @@ impl TransformerBlock {
         is_causal: bool,
     ) -> Tensor<3> {
         let h = self.norm1.forward(x.clone());
+        let (key, value) = self.attn.keys_and_values(h.clone());
+        self.attended(x, h, key, value, mask, is_causal)
+    }
+
+    /// Applies the block to tokens that follow those in `cache`, and adds them to it.
+    ///
+    /// # Shapes
+    /// - `x`: `[b, m, width]`, also the output
+    /// - `mask`: `[b, 1, m, cached + m]`, true where a key must not be seen; without it every new
+    ///   token sees everything, as a single one may
+    pub fn forward_cached(
+        &self,
+        x: Tensor<3>,
+        cache: &mut KvCache,
+        mask: Option<Tensor<4, Bool>>,
+    ) -> Tensor<3> {
+        let h = self.norm1.forward(x.clone());
+        let (key, value) = self.attn.keys_and_values(h.clone());
+        let (key, value) = cache.extend(key, value);
+        self.attended(x, h, key, value, mask, false)
+    }
+
+    /// Attention of the normed `h` to keys and values, and the rest of the block.
+    fn attended(
+        &self,
+        x: Tensor<3>,
+        h: Tensor<3>,
+        key: Tensor<3>,
+        value: Tensor<3>,
+        mask: Option<Tensor<4, Bool>>,
+        is_causal: bool,
+    ) -> Tensor<3> {
         let a = &self.attn;
-        let h = attend(
-            linear(&a.to_q, h.clone()),
-            linear(&a.to_k, h.clone()),
-            linear(&a.to_v, h),
-            a.heads,
-            mask,
-            is_causal,
-        );
+        let h = attend(linear(&a.to_q, h), key, value, a.heads, mask, is_causal);
         let x = x + linear(&a.to_out, h);
         let h = linear(&self.mlp.fc1, self.norm2.forward(x.clone()));
         x + linear(&self.mlp.fc2, self.mlp.activation.apply(h))

@@ -81,7 +81,7 @@ pub fn load<M: Module>(
     options: LoadOptions,
 ) -> Result<M> {
     let mut survey = Survey {
-        path: Path::default(),
+        path: ModulePath::default(),
         keys,
         checkpoint,
         used: BTreeSet::new(),
@@ -115,7 +115,7 @@ pub fn load<M: Module>(
     }
 
     let mut filler = Filler {
-        path: Path::default(),
+        path: ModulePath::default(),
         keys,
         checkpoint,
         precision: options.precision,
@@ -135,26 +135,26 @@ fn is_finite(data: &TensorData) -> bool {
     }
 }
 
-/// Where a traversal stands.
+/// Where a traversal of a module stands.
 #[derive(Default)]
-struct Path {
+pub(super) struct ModulePath {
     segments: Vec<String>,
     containers: Vec<String>,
 }
 
-impl Path {
-    fn enter(&mut self, name: &str, container: &str) {
+impl ModulePath {
+    pub(super) fn enter(&mut self, name: &str, container: &str) {
         self.segments.push(name.to_owned());
         self.containers.push(container.to_owned());
     }
 
-    fn exit(&mut self) {
+    pub(super) fn exit(&mut self) {
         self.segments.pop();
         self.containers.pop();
     }
 
     /// The key in the checkpoint, and whether the checkpoint has the matrix transposed.
-    fn key(&self, keys: &KeyMap) -> (String, bool) {
+    pub(super) fn key(&self, keys: &KeyMap) -> (String, bool) {
         let container = self.containers.last().map_or("", String::as_str);
         let mut path = self.segments.join(".");
         if matches!(container, "Struct:GroupNorm" | "Struct:LayerNorm") {
@@ -185,7 +185,7 @@ fn is_scalar(stored: &[usize], expected: &[usize]) -> bool {
 }
 
 struct Survey<'a> {
-    path: Path,
+    path: ModulePath,
     keys: &'a KeyMap,
     checkpoint: &'a Checkpoint,
     used: BTreeSet<String>,
@@ -249,7 +249,7 @@ impl ModuleVisitor for Survey<'_> {
 }
 
 struct Filler<'a> {
-    path: Path,
+    path: ModulePath,
     keys: &'a KeyMap,
     checkpoint: &'a Checkpoint,
     precision: Precision,

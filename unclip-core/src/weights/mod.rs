@@ -2,7 +2,8 @@
 //!
 //! [`Checkpoint`] finds and indexes the weight files of a folder (one safetensors file, a sharded
 //! set with its index, a variant such as `fp16`, or, with feature `pytorch`, `.bin` and `.pt`).
-//! [`load`] puts its tensors into a Burn module by way of a [`KeyMap`], completely or not at all.
+//! [`load`] puts its tensors into a Burn module by way of a [`KeyMap`], completely or not at all;
+//! [`save`] writes one.
 
 mod checkpoint;
 mod key_map;
@@ -12,6 +13,7 @@ mod mismatch;
 mod pytorch;
 mod random;
 mod safetensors_file;
+mod save;
 mod transpose;
 
 pub use checkpoint::{Checkpoint, TensorInfo};
@@ -19,3 +21,4 @@ pub use key_map::KeyMap;
 pub use load::{LoadOptions, Precision, load};
 pub use mismatch::{Misfit, Mismatch};
 pub use random::randomize;
+pub use save::{save, write_whole};

@@ -333,6 +333,18 @@ def compared(model: CLIPModel, inputs: dict) -> dict:
         "rect.text_embeds": rect.text_embeds, "rect.logits_per_image": rect.logits_per_image}
 
 
+def matched(out: pathlib.Path, folder: pathlib.Path, model: CLIPModel) -> dict:
+    """Captions and pictures from files to cosines, a row for each picture."""
+    captions = ["a harbour in fog", "Two birds, on a wire", "it's late"]
+    names = [f"cases/clip_image_processor/{name}.png" for name in ("square", "wide", "grey")]
+    processor = CLIPImageProcessor.from_pretrained(folder)
+    pixels = processor([PIL.Image.open(out / n) for n in names], return_tensors="pt").pixel_values
+    ids, _ = tokenize(CLIPTokenizerFast.from_pretrained(folder), captions)
+    output = model(input_ids=ids, pixel_values=pixels)
+    return dict(captions=captions, pictures=names,
+                cosines=(output.image_embeds @ output.text_embeds.T).tolist())
+
+
 def make_clip_full(out: pathlib.Path, seed: int, tokenizer) -> None:
     ids, mask = tokenize(tokenizer, ["a harbour in fog", "two birds! on a wire", ""])
     for act, rule in dict(quick_gelu="legacy", gelu="stated").items():
@@ -360,7 +372,7 @@ def make_clip_full(out: pathlib.Path, seed: int, tokenizer) -> None:
         gradients |= {f"{key}:rows": rows, f"{key}:grad_rows": gradients.pop(key)[rows]}
         save(out / "cases" / name / "grads.safetensors", gradients)
         save_json(out / "cases" / name / "case.json", dict(
-            kind="clip_model", checkpoint=f"checkpoints/{name}",
+            kind="clip_model", checkpoint=f"checkpoints/{name}", matching=matched(out, folder, model),
             logit_scale_exp=float(model.logit_scale.exp()),
             f32_vs_f64=max(floor(outputs[key], double[key]) for key in outputs)))
 
@@ -746,8 +758,8 @@ def main() -> None:
     pipe = make_unclip(out, seed)
     make_clip_text(out, seed, pipe.tokenizer)
     make_clip_vision(out, seed)
-    make_clip_full(out, seed, pipe.tokenizer)
     make_image_processor(out, seed)
+    make_clip_full(out, seed, pipe.tokenizer)
     make_forwards(out, seed, pipe)
     make_schedulers(out, seed)
     for name, args in T2I.items():

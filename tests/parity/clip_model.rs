@@ -8,7 +8,8 @@ use unclip::{
         tensor::{Gradients, Tensor},
     },
     clip::{
-        ClipModel, clip_model_keys, contrastive_loss, load_clip_model, normalize, similarity_logits,
+        ClipEncoders, ClipModel, clip_model_keys, contrastive_loss, load_clip_model, normalize,
+        similarity_logits,
     },
     core::weights::LoadOptions,
 };
@@ -26,6 +27,38 @@ pub fn check(case: &Case, report: &mut Report) {
     check_pairs(case, &io, &model, report);
     check_rectangle(case, &io, &model, report);
     check_gradients(case, &io, &load(&case.device.clone().autodiff()), report);
+    if case.json.get("matching").is_some() {
+        check_matching(case, report);
+    }
+}
+
+/// From captions and picture files to cosines.
+fn check_matching(case: &Case, report: &mut Report) {
+    let matching = &case.json["matching"];
+    let strings = |key: &str| -> Vec<&str> {
+        let list = matching[key].as_array().expect("a list");
+        list.iter().map(|text| text.as_str().unwrap()).collect()
+    };
+    let pictures: Vec<_> = strings("pictures")
+        .into_iter()
+        .map(|file| unclip::image::open(case.root.join(file)).unwrap())
+        .collect();
+    let golden: Vec<Vec<f32>> = serde_json::from_value(matching["cosines"].clone()).unwrap();
+    let options = LoadOptions::default();
+    let clip = ClipEncoders::load(&case.checkpoint(), None, &case.device, options).unwrap();
+    let captions = strings("captions");
+    let found = clip
+        .matcher()
+        .image_text_similarity(&pictures, &captions)
+        .unwrap();
+    let golden = Golden {
+        shape: vec![pictures.len(), captions.len()],
+        floats: golden.concat(),
+        ints: Vec::new(),
+        bytes: Vec::new(),
+    };
+    let shape = [found.len(), found[0].len()];
+    report.compare_values(case, "matching", &shape, &found.concat(), &golden);
 }
 
 fn check_pairs(case: &Case, io: &Goldens, model: &ClipModel, report: &mut Report) {

@@ -11,8 +11,9 @@ Nothing else is needed: OpenAI's vocabulary follows from its merges, which lie i
 `checkpoints/*` have the layout of diffusers and transformers. Each folder of `cases/` has a
 case.json with its kind, its checkpoint and `f32_vs_f64`, the largest difference between the
 reference in single and in double precision; its tensors are `in.*` and `out` in io.safetensors, or
-for text_to_image one file for each stage, with every draw of noise. `tokenizer/goldens_small.json`
-belongs to `tokenizer/small`: `ids` are those of transformers' CLIPTokenizer, `fast` those of
+for text_to_image one file for each stage, with every draw of noise. `clip_full_*` also hold the
+gradients of the contrastive loss, of the token embedding only the rows that occur, and
+clip_image_processor its pictures. `tokenizer/goldens_small.json` belongs to `tokenizer/small`: `ids` are those of transformers' CLIPTokenizer, `fast` those of
 CLIPTokenizerFast where they differ. `tokenizer/openai_rows.json` has the fast ids for OpenAI's own
 vocabulary, padded with its end token.
 
@@ -37,6 +38,8 @@ import zlib
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import diffusers
+import numpy as np
+import PIL.Image
 import torch
 import torch.nn.functional as F
 import transformers
@@ -44,8 +47,9 @@ from diffusers import (DDPMScheduler, PriorTransformer, UNet2DConditionModel, UN
                        UnCLIPPipeline, UnCLIPScheduler)
 from diffusers.pipelines.unclip.text_proj import UnCLIPTextProjModel
 from safetensors.torch import load_file, save_file
-from transformers import (CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer,
-                          CLIPTokenizerFast)
+from transformers import (CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextConfig,
+                          CLIPTextModelWithProjection, CLIPTokenizer, CLIPTokenizerFast,
+                          CLIPVisionConfig, CLIPVisionModelWithProjection)
 from transformers.models.clip.tokenization_clip import bytes_to_unicode
 
 MERGES = pathlib.Path(__file__).parent.parent / "unclip-clip/src/vocabulary/merges.txt"
@@ -279,6 +283,144 @@ def make_clip_text(out: pathlib.Path, seed: int, tokenizer) -> None:
         save_json(out / "cases" / name / "case.json", dict(
             kind="clip_text", checkpoint=f"checkpoints/{name}", eos_rule=key,
             variants=list(variants), f32_vs_f64=max(floors)))
+
+
+# ---- pictures and whole CLIPs
+
+# 22 is not a multiple of 7: the last pixels are in no patch.
+VISION = dict(
+    quick_gelu=dict(hidden_size=20, intermediate_size=36, num_hidden_layers=2,
+                    num_attention_heads=4, image_size=24, patch_size=6, projection_dim=28),
+    gelu=dict(hidden_size=18, intermediate_size=40, num_hidden_layers=3, num_attention_heads=2,
+              image_size=22, patch_size=7, projection_dim=26))
+
+
+def image_processor(side: int, **changes) -> CLIPImageProcessor:
+    square = dict(height=side, width=side)
+    return CLIPImageProcessor(**dict(size=dict(shortest_edge=side), crop_size=square) | changes)
+
+
+def make_clip_vision(out: pathlib.Path, seed: int) -> None:
+    for act, config in VISION.items():
+        name = f"clip_vision_{act}"
+        model = CLIPVisionModelWithProjection(CLIPVisionConfig(hidden_act=act, **config))
+        randomize(model, seed, name)
+        folder = out / "checkpoints" / name
+        model.save_pretrained(folder)
+        # As in files older than transformers 4.31.
+        path, count = folder / "model.safetensors", model.vision_model.embeddings.num_positions
+        positions = {"vision_model.embeddings.position_ids": torch.arange(count)[None]}
+        save_file(load_file(path) | positions, path, metadata={"format": "pt"})
+        inputs = dict(pixel_values=pictures(2, config["image_size"], seed, name))
+        (embeds, hidden), floors = twice(model, inputs)
+        save(out / "cases" / name / "io.safetensors", inputs | dict(
+            image_embeds=embeds, last_hidden_state=hidden,
+            pooled=model.vision_model(**inputs).pooler_output))
+        save_json(out / "cases" / name / "case.json", dict(
+            kind="clip_vision", checkpoint=f"checkpoints/{name}", f32_vs_f64=max(floors)))
+
+
+def compared(model: CLIPModel, inputs: dict) -> dict:
+    both = model(**inputs, return_loss=True)
+    fewer = {k: v for k, v in inputs.items() if k != "attention_mask"}
+    rect = model(**fewer | dict(input_ids=inputs["input_ids"][:-1]))
+    names = ("text_embeds", "image_embeds", "logits_per_text", "logits_per_image")
+    return {name: both[name] for name in names} | {
+        "loss": both.loss[None],
+        "text_features": model.get_text_features(
+            **{k: v for k, v in inputs.items() if k != "pixel_values"}),
+        "image_features": model.get_image_features(inputs["pixel_values"]),
+        "rect.text_embeds": rect.text_embeds, "rect.logits_per_image": rect.logits_per_image}
+
+
+def matched(out: pathlib.Path, folder: pathlib.Path, model: CLIPModel) -> dict:
+    """Captions and pictures from files to cosines, a row for each picture."""
+    captions = ["a harbour in fog", "Two birds, on a wire", "it's late"]
+    names = [f"cases/clip_image_processor/{name}.png" for name in ("square", "wide", "grey")]
+    processor = CLIPImageProcessor.from_pretrained(folder)
+    pixels = processor([PIL.Image.open(out / n) for n in names], return_tensors="pt").pixel_values
+    ids, _ = tokenize(CLIPTokenizerFast.from_pretrained(folder), captions)
+    output = model(input_ids=ids, pixel_values=pixels)
+    return dict(captions=captions, pictures=names,
+                cosines=(output.image_embeds @ output.text_embeds.T).tolist())
+
+
+def make_clip_full(out: pathlib.Path, seed: int, tokenizer) -> None:
+    ids, mask = tokenize(tokenizer, ["a harbour in fog", "two birds! on a wire", ""])
+    for act, rule in dict(quick_gelu="legacy", gelu="stated").items():
+        name = f"clip_full_{act}"
+        text = text_model(tokenizer, rule, seed, name, hidden_act=act, hidden_size=24,
+                          intermediate_size=44, num_hidden_layers=2, num_attention_heads=3).config
+        width, vision = VISION[act]["projection_dim"], CLIPVisionConfig(hidden_act=act, **VISION[act])
+        config = CLIPConfig.from_text_vision_configs(text, vision, projection_dim=width)
+        model = randomize(CLIPModel(config), seed, name)
+        folder = out / "checkpoints" / name
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        image_processor(vision.image_size).save_pretrained(folder)
+        inputs = dict(input_ids=ids, attention_mask=mask,
+                      pixel_values=pictures(len(ids), vision.image_size, seed, name))
+        outputs = compared(model, inputs)
+        doubled = inputs | dict(pixel_values=inputs["pixel_values"].double())
+        with double_precision():
+            double = compared(copy.deepcopy(model).double(), doubled)
+        save(out / "cases" / name / "io.safetensors", inputs | outputs)
+        with torch.enable_grad():
+            model(**inputs, return_loss=True).loss.backward()
+        gradients = {key: p.grad for key, p in model.named_parameters()}
+        key, rows = "text_model.embeddings.token_embedding.weight", ids.unique()
+        gradients |= {f"{key}:rows": rows, f"{key}:grad_rows": gradients.pop(key)[rows]}
+        save(out / "cases" / name / "grads.safetensors", gradients)
+        save_json(out / "cases" / name / "case.json", dict(
+            kind="clip_model", checkpoint=f"checkpoints/{name}", matching=matched(out, folder, model),
+            logit_scale_exp=float(model.logit_scale.exp()),
+            f32_vs_f64=max(floor(outputs[key], double[key]) for key in outputs)))
+
+
+def make_image_processor(out: pathlib.Path, seed: int) -> None:
+    folder, side = out / "cases/clip_image_processor", 32
+
+    def picture(width, height, mode="RGB"):
+        x = pictures(1, 96, seed, width, height)[0, :, :height, :width]
+        x = x + 0.2 * normal(x.shape, seed, "grain", width, height)
+        image = PIL.Image.fromarray(
+            np.ascontiguousarray(((x.clamp(-1, 1) + 1) * 127.5).byte().permute(1, 2, 0).numpy()))
+        if mode == "P":
+            return image.quantize(17)
+        if mode.endswith("A"):
+            alpha = PIL.Image.linear_gradient("L").resize(image.size)
+            image.putalpha(alpha)
+        return image.convert(mode)
+
+    images = dict(square=picture(61, 61), wide=picture(96, 13), tall=picture(7, 90),
+                  exact=picture(side, side), tiny=picture(5, 4), grey=picture(40, 55, "L"),
+                  grey_alpha=picture(55, 40, "LA"), alpha=picture(50, 47, "RGBA"),
+                  palette=picture(47, 50, "P"))
+    crop = lambda height, width: dict(crop_size=dict(height=height, width=width))
+    processors = dict(
+        plain={}, smaller=crop(side - 5, side - 8), pads=crop(side + 3, side + 6),
+        squashed=dict(size=dict(height=21, width=side)), bilinear=dict(resample=2),
+        lanczos=dict(resample=1), nearest=dict(resample=0),
+        unusual=dict(image_mean=[0.5, 0.4, 0.3], image_std=[0.2, 0.25, 0.5], rescale_factor=1 / 127.5))
+    tensors, files = {}, {}
+    folder.mkdir(parents=True)
+    for name, image in images.items():
+        image.save(folder / f"{name}.png", optimize=True)
+    for config, changes in processors.items():
+        processor = image_processor(side, **changes)
+        processor.save_pretrained(folder / config)
+        files[config] = f"{config}/preprocessor_config.json"
+        bytes_only = image_processor(side, **changes | dict(do_rescale=False, do_normalize=False))
+        for name in images:
+            image = PIL.Image.open(folder / f"{name}.png")
+            run = lambda p: torch.from_numpy(np.ascontiguousarray(p(image).pixel_values[0]))
+            tensors |= {f"{config}.{name}.u8": run(bytes_only)}
+            if config in ("plain", "unusual"):
+                tensors |= {f"{config}.{name}.pixel_values": run(processor)}
+    save(folder / "io.safetensors", tensors)
+    save_json(folder / "case.json", dict(
+        kind="image_processor", images={name: dict(file=f"{name}.png") for name in images},
+        processors=files))
 
 
 # ---- the pipeline's checkpoint
@@ -615,6 +757,9 @@ def main() -> None:
     make_tokenizers(out)
     pipe = make_unclip(out, seed)
     make_clip_text(out, seed, pipe.tokenizer)
+    make_clip_vision(out, seed)
+    make_image_processor(out, seed)
+    make_clip_full(out, seed, pipe.tokenizer)
     make_forwards(out, seed, pipe)
     make_schedulers(out, seed)
     for name, args in T2I.items():

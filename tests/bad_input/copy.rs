@@ -18,6 +18,11 @@ pub(crate) struct Copy(TempDir);
 
 impl Copy {
     pub(crate) fn new() -> Self {
+        Self::of("unclip")
+    }
+
+    /// A copy of another of the checkpoints.
+    pub(crate) fn of(name: &str) -> Self {
         fn copy(from: &Path, to: &Path) {
             fs::create_dir_all(to).unwrap();
             for entry in fs::read_dir(from).unwrap() {
@@ -31,7 +36,8 @@ impl Copy {
             }
         }
         let folder = tempfile::tempdir().unwrap();
-        copy(&fixture_root().join("checkpoints/unclip"), folder.path());
+        let checkpoints = fixture_root().join("checkpoints");
+        copy(&checkpoints.join(name), folder.path());
         Self(folder)
     }
 

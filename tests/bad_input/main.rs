@@ -6,6 +6,7 @@ mod common;
 mod config;
 mod copy;
 mod formats;
+mod pictures;
 mod running;
 mod settings;
 mod weights;

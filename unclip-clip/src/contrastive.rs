@@ -16,8 +16,8 @@ use unclip_core::{
 
 use crate::{
     contrastive_format::TransformersClip,
-    text_tower::{TextTower, TextTowerConfig},
-    vision_tower::{VisionTower, VisionTowerConfig},
+    text_tower::{TextTower, TextTowerConfig, text_tower_keys},
+    vision_tower::{VisionTower, VisionTowerConfig, vision_tower_keys},
 };
 
 /// Configuration of [`ClipModel`].
@@ -86,44 +86,9 @@ impl ClipModelConfig {
 
 /// Renames from [`ClipModel`] to transformers' `CLIPModel`.
 pub fn clip_model_keys() -> KeyMap {
-    KeyMap::new(&[
-        ("text.text_projection", "text_projection"),
-        (
-            "text.token_embedding",
-            "text_model.embeddings.token_embedding",
-        ),
-        (
-            "text.position_embedding",
-            "text_model.embeddings.position_embedding",
-        ),
-        ("text.final_layer_norm", "text_model.final_layer_norm"),
-        ("text.layers", "text_model.encoder.layers"),
-        ("vision.visual_projection", "visual_projection"),
-        (
-            "vision.patch_embedding",
-            "vision_model.embeddings.patch_embedding",
-        ),
-        (
-            "vision.class_embedding",
-            "vision_model.embeddings.class_embedding",
-        ),
-        (
-            "vision.position_embedding",
-            "vision_model.embeddings.position_embedding",
-        ),
-        // The format's spelling.
-        ("vision.pre_layer_norm", "vision_model.pre_layrnorm"),
-        ("vision.post_layer_norm", "vision_model.post_layernorm"),
-        ("vision.layers", "vision_model.encoder.layers"),
-        ("norm1", "layer_norm1"),
-        ("norm2", "layer_norm2"),
-        ("attn.to_q", "self_attn.q_proj"),
-        ("attn.to_k", "self_attn.k_proj"),
-        ("attn.to_v", "self_attn.v_proj"),
-        ("attn.to_out", "self_attn.out_proj"),
-    ])
-    // Buffers that count 0, 1, 2, …
-    .ignoring(&["embeddings.position_ids"])
+    KeyMap::default()
+        .with_part("text", text_tower_keys())
+        .with_part("vision", vision_tower_keys())
 }
 
 /// Loads a `CLIPModel` from its folder.

@@ -10,8 +10,8 @@ use unclip_core::{
 
 use crate::{
     contrastive::ClipModelConfig,
-    format_checks::{check_class, check_sizes},
     text_format::TransformersClipText,
+    tower_format::{check_class, check_sizes},
     vision_format::TransformersClipVision,
 };
 

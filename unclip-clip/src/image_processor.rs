@@ -42,7 +42,7 @@ pub struct ClipImageProcessor {
     /// Factor on bytes.
     pub rescale: Option<f64>,
     /// Mean and standard deviation of each channel, after the factor.
-    pub normalize: Option<([f32; 3], [f32; 3])>,
+    pub normalize: Option<([f64; 3], [f64; 3])>,
 }
 
 impl ClipImageProcessor {
@@ -168,7 +168,7 @@ impl ClipImageProcessor {
             std::array::from_fn(|byte| {
                 let value = (byte as f64 * self.rescale.unwrap_or(1.0)) as f32;
                 match &self.normalize {
-                    Some((mean, std)) => (value - mean[channel]) / std[channel],
+                    Some((mean, std)) => (value - mean[channel] as f32) / std[channel] as f32,
                     None => value,
                 }
             })

@@ -166,25 +166,23 @@ fn crop_size(origin: &str, value: &Value) -> Result<[u32; 2]> {
     })
 }
 
-/// One number for all channels, or one for each.
+/// One number for all channels, or one for each; used as f32.
 fn channels(
     origin: &str,
     key: &str,
     value: &Value,
-    default: [f32; 3],
+    default: [f64; 3],
     is_allowed: impl Fn(f32) -> bool,
-) -> Result<[f32; 3]> {
+) -> Result<[f64; 3]> {
     let found = match value {
         Value::Null => Some(default),
         Value::Array(values) => {
             let values: Option<Vec<f64>> = values.iter().map(Value::as_f64).collect();
-            values
-                .and_then(|values| <[f64; 3]>::try_from(values).ok())
-                .map(|values| values.map(|value| value as f32))
+            values.and_then(|values| <[f64; 3]>::try_from(values).ok())
         }
-        value => value.as_f64().map(|value| [value as f32; 3]),
+        value => value.as_f64().map(|value| [value; 3]),
     };
-    let found = found.filter(|values| values.iter().all(|value| is_allowed(*value)));
+    let found = found.filter(|values| values.iter().all(|value| is_allowed(*value as f32)));
     found.ok_or_else(|| {
         let expected = "expected a number for each of 3 channels; a deviation is not 0";
         Error::config(origin, key, value, expected)

@@ -42,7 +42,6 @@
 mod clip_encoders;
 mod contrastive;
 mod contrastive_format;
-mod format_checks;
 mod image_encoder;
 mod image_processor;
 mod image_processor_format;
@@ -52,6 +51,7 @@ mod text_encoder;
 mod text_format;
 mod text_tower;
 pub mod tokenizer;
+mod tower_format;
 mod vision_format;
 mod vision_tower;
 

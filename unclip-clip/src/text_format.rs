@@ -6,8 +6,8 @@ use serde::Deserialize;
 use unclip_core::{error::Result, json};
 
 use crate::{
-    format_checks::{activation, check_class, check_sizes, check_transformer},
     text_tower::{Pooling, TextTowerConfig},
+    tower_format::{activation, check_class, check_sizes, check_transformer},
 };
 
 /// `config.json` of a `CLIPTextModelWithProjection`; missing keys have the reference's defaults.

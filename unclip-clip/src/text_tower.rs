@@ -13,6 +13,8 @@ use unclip_core::{
     weights::KeyMap,
 };
 
+use crate::tower_format::BLOCK_KEYS;
+
 /// Where the sentence's embedding is read off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Pooling {
@@ -133,7 +135,7 @@ impl TextTowerConfig {
 
 /// Renames from [`TextTower`] to transformers' `CLIPTextModelWithProjection`.
 pub fn text_tower_keys() -> KeyMap {
-    KeyMap::new(&[
+    let tower = [
         ("token_embedding", "text_model.embeddings.token_embedding"),
         (
             "position_embedding",
@@ -141,15 +143,10 @@ pub fn text_tower_keys() -> KeyMap {
         ),
         ("final_layer_norm", "text_model.final_layer_norm"),
         ("layers", "text_model.encoder.layers"),
-        ("norm1", "layer_norm1"),
-        ("norm2", "layer_norm2"),
-        ("attn.to_q", "self_attn.q_proj"),
-        ("attn.to_k", "self_attn.k_proj"),
-        ("attn.to_v", "self_attn.v_proj"),
-        ("attn.to_out", "self_attn.out_proj"),
-    ])
-    // A buffer that counts 0, 1, 2, …
-    .ignoring(&["embeddings.position_ids"])
+    ];
+    KeyMap::new(&[&tower[..], &BLOCK_KEYS].concat())
+        // A buffer that counts 0, 1, 2, …
+        .ignoring(&["embeddings.position_ids"])
 }
 
 impl TextTower {

@@ -9,7 +9,7 @@ use unclip_core::{
 };
 
 use crate::{
-    format_checks::{activation, check_class, check_sizes, check_transformer},
+    tower_format::{activation, check_class, check_sizes, check_transformer},
     vision_tower::VisionTowerConfig,
 };
 

@@ -15,6 +15,8 @@ use unclip_core::{
     weights::KeyMap,
 };
 
+use crate::tower_format::BLOCK_KEYS;
+
 /// Configuration of [`VisionTower`].
 #[derive(Config, Debug)]
 pub struct VisionTowerConfig {
@@ -131,7 +133,7 @@ impl VisionTowerConfig {
 
 /// Renames from [`VisionTower`] to transformers' `CLIPVisionModelWithProjection`.
 pub fn vision_tower_keys() -> KeyMap {
-    KeyMap::new(&[
+    let tower = [
         ("patch_embedding", "vision_model.embeddings.patch_embedding"),
         ("class_embedding", "vision_model.embeddings.class_embedding"),
         (
@@ -142,15 +144,10 @@ pub fn vision_tower_keys() -> KeyMap {
         ("pre_layer_norm", "vision_model.pre_layrnorm"),
         ("post_layer_norm", "vision_model.post_layernorm"),
         ("layers", "vision_model.encoder.layers"),
-        ("norm1", "layer_norm1"),
-        ("norm2", "layer_norm2"),
-        ("attn.to_q", "self_attn.q_proj"),
-        ("attn.to_k", "self_attn.k_proj"),
-        ("attn.to_v", "self_attn.v_proj"),
-        ("attn.to_out", "self_attn.out_proj"),
-    ])
-    // A buffer that counts 0, 1, 2, …
-    .ignoring(&["embeddings.position_ids"])
+    ];
+    KeyMap::new(&[&tower[..], &BLOCK_KEYS].concat())
+        // A buffer that counts 0, 1, 2, …
+        .ignoring(&["embeddings.position_ids"])
 }
 
 impl VisionTower {

@@ -17,6 +17,7 @@ pub struct KeyMap {
     prefix: String,
     rules: Vec<(Vec<String>, Vec<String>)>,
     ignored: Vec<String>,
+    parts: Vec<(String, KeyMap)>,
 }
 
 impl KeyMap {
@@ -27,7 +28,23 @@ impl KeyMap {
             prefix: String::new(),
             rules: rules.iter().map(|(a, b)| (split(a), split(b))).collect(),
             ignored: Vec::new(),
+            parts: Vec::new(),
         }
+    }
+
+    /// Parameters of the module's field `name` have the keys of `keys`, as if that part stood alone
+    /// in the checkpoint.
+    ///
+    /// ```
+    /// use unclip_core::weights::KeyMap;
+    /// let text = KeyMap::new(&[("layers", "text_model.layers")]);
+    /// let keys = KeyMap::default().with_part("text", text);
+    /// assert_eq!(keys.key("text.layers.0.weight"), "text_model.layers.0.weight");
+    /// assert_eq!(keys.key("scale"), "scale");
+    /// ```
+    pub fn with_part(mut self, name: &str, keys: Self) -> Self {
+        self.parts.push((name.to_owned(), keys));
+        self
     }
 
     /// Every key starts with `prefix` (dot included) in the checkpoint.
@@ -44,6 +61,13 @@ impl KeyMap {
 
     /// The checkpoint's name for the parameter at `path`.
     pub fn key(&self, path: &str) -> String {
+        let part = self.parts.iter().find_map(|(name, keys)| {
+            let below = path.strip_prefix(name.as_str())?.strip_prefix('.')?;
+            Some(keys.key(below))
+        });
+        if let Some(key) = part {
+            return format!("{}{key}", self.prefix);
+        }
         let mut segments: Vec<String> = path.split('.').map(str::to_owned).collect();
         for (from, to) in &self.rules {
             let mut at = 0;
@@ -61,6 +85,9 @@ impl KeyMap {
 
     /// Whether a tensor of the checkpoint belongs to this model and has to be used.
     pub(super) fn expects(&self, key: &str) -> bool {
-        key.starts_with(&self.prefix) && !self.ignored.iter().any(|s| key.ends_with(s.as_str()))
+        let is_ignored = |keys: &Self| keys.ignored.iter().any(|s| key.ends_with(s.as_str()));
+        key.starts_with(&self.prefix)
+            && !is_ignored(self)
+            && !self.parts.iter().any(|(_, keys)| is_ignored(keys))
     }
 }

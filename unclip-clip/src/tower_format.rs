@@ -1,9 +1,20 @@
-//! What the configurations of both towers are held against.
+//! What the files of both towers have in common: names in a block, and what is asked of a
+//! configuration.
 
 use unclip_core::{
     error::{Error, Result},
     nn::Activation,
 };
+
+/// Renames from a transformer block to transformers' `CLIPEncoderLayer`.
+pub(crate) const BLOCK_KEYS: [(&str, &str); 6] = [
+    ("norm1", "layer_norm1"),
+    ("norm2", "layer_norm2"),
+    ("attn.to_q", "self_attn.q_proj"),
+    ("attn.to_k", "self_attn.k_proj"),
+    ("attn.to_v", "self_attn.v_proj"),
+    ("attn.to_out", "self_attn.out_proj"),
+];
 
 /// Most positions and channels that a configuration may ask for.
 const LARGEST: usize = 1 << 24;

@@ -13,8 +13,8 @@ case.json with its kind, its checkpoint and `f32_vs_f64`, the largest difference
 reference in single and in double precision; its tensors are `in.*` and `out` in io.safetensors, or
 for text_to_image one file for each stage, with every draw of noise. `clip_full_*` also hold the
 gradients of the contrastive loss, of the token embedding only the rows that occur, and
-clip_image_processor its pictures. `tokenizer/goldens_small.json` belongs to `tokenizer/small`: `ids` are those of transformers' CLIPTokenizer, `fast` those of
-CLIPTokenizerFast where they differ. `tokenizer/openai_rows.json` has the fast ids for OpenAI's own
+clip_image_processor its pictures. `tokenizer/goldens_small.json` belongs to `tokenizer/small`: `ids` are those of
+transformers' CLIPTokenizer, `fast` those of CLIPTokenizerFast where they differ. `tokenizer/openai_rows.json` has the fast ids for OpenAI's own
 vocabulary, padded with its end token.
 
 All weights are random. The U-Nets' last convolution is fitted to predict the noise in smooth
@@ -43,8 +43,12 @@ import PIL.Image
 import torch
 import torch.nn.functional as F
 import transformers
-from diffusers import (DDPMScheduler, PriorTransformer, UNet2DConditionModel, UNet2DModel,
+from diffusers import (DDPMScheduler, KandinskyV22PriorPipeline, PriorTransformer,
+                       UNet2DConditionModel, UNet2DModel, UnCLIPImageVariationPipeline,
                        UnCLIPPipeline, UnCLIPScheduler)
+from diffusers.models.embeddings import get_timestep_embedding
+from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import (
+    StableUnCLIPImageNormalizer)
 from diffusers.pipelines.unclip.text_proj import UnCLIPTextProjModel
 from safetensors.torch import load_file, save_file
 from transformers import (CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextConfig,
@@ -92,6 +96,26 @@ T2I = {
                       prior_num_inference_steps=5, decoder_num_inference_steps=6,
                       super_res_num_inference_steps=3,
                       prior_guidance_scale=1.0, decoder_guidance_scale=3.0),
+}
+
+# Of variations: smaller networks, pictures to 32 x 32, of every way a call can be made one.
+VARIATION_DECODER = DECODER | dict(block_out_channels=(8, 8, 8, 16))
+VARIATION_UPSAMPLER = UPSAMPLER | dict(block_out_channels=(8, 8, 8, 8))
+VARIATIONS = {
+    "variation_cfg": dict(image=["square", "palette"], decoder_num_inference_steps=9,
+                          super_res_num_inference_steps=4, decoder_guidance_scale=6.0),
+    "variation_nocfg": dict(image=["wide"], num_images_per_prompt=2, decoder_num_inference_steps=5,
+                            super_res_num_inference_steps=2, decoder_guidance_scale=1.0),
+    "variation_embeddings": dict(image_embeddings=2, decoder_num_inference_steps=6,
+                                 super_res_num_inference_steps=2, decoder_guidance_scale=3.0),
+}
+KANDINSKY = {
+    "kandinsky_cfg": dict(prompt=["a lighthouse at noon", "three ducks!"],
+                          num_inference_steps=9, guidance_scale=3.5),
+    "kandinsky_nocfg": dict(prompt=["tea on a windowsill"], num_images_per_prompt=2,
+                            num_inference_steps=4, guidance_scale=1.0),
+    "kandinsky_negative": dict(prompt=["a quiet street"], negative_prompt=["noise, watermark"],
+                               num_inference_steps=5, guidance_scale=2.5),
 }
 
 PROMPTS = {
@@ -458,35 +482,8 @@ def make_unclip(out: pathlib.Path, seed: int) -> UnCLIPPipeline:
     text_encoder = text_model(tokenizer, "legacy", seed, "text_encoder", **TEXT)
     text_proj = randomize(UnCLIPTextProjModel(**TEXT_PROJ), seed, "text_proj")
     prior = randomize(PriorTransformer(**PRIOR), seed, "prior")
-    decoder = randomize(UNet2DConditionModel(**DECODER), seed, "decoder")
-    first = randomize(UNet2DModel(**UPSAMPLER, sample_size=LARGE), seed, "super_res_first")
-    last = randomize(UNet2DModel(**UPSAMPLER), seed, "super_res_last")
-    for unet in (decoder, first, last):  # the way of the input's noise to the output
-        unet.up_blocks[-1].resnets[-1].conv_shortcut.weight.data[:, -16:] *= 4
-
-    ids, mask = tokenize(tokenizer, ["a green boat", "snow!", "", "", "", "the old town, at dusk"])
-    text = text_encoder(ids)
-
-    def decoder_batch(i):
-        _, t, noise, sample = noised(SMALL, len(ids), seed, "fit decoder", i)
-        image = 1.5 * normal((len(ids), WIDTH), seed, "fit image", i)
-        image[2:5] = text_proj.learned_classifier_free_guidance_embeddings
-        context, added = text_proj(
-            image_embeddings=image, prompt_embeds=text.text_embeds,
-            text_encoder_hidden_states=text.last_hidden_state, do_classifier_free_guidance=False)
-        inputs = dict(sample=sample, timestep=t, encoder_hidden_states=context, class_labels=added)
-        return inputs | dict(attention_mask=F.pad(mask.bool(), (4, 0), value=True)), noise
-
-    def upsampler_batch(i, below=1000):
-        x0, t, noise, sample = noised(LARGE, 4, seed, "fit upsampler", i, below=below)
-        low = enlarged(enlarged(x0, SMALL), LARGE)
-        return dict(sample=torch.cat([sample, low], 1), timestep=t), noise
-
-    fits = dict(decoder=fit_to_noise(decoder, map(decoder_batch, range(12))),
-                super_res_first=fit_to_noise(first, map(upsampler_batch, range(4))),
-                super_res_last=fit_to_noise(last, (upsampler_batch(i, below=60) for i in range(4))))
-    print("mean square errors of the fits:", fits)
-
+    decoder, first, last = picture_networks(
+        tokenizer, text_encoder, text_proj, DECODER, UPSAMPLER, LARGE, seed)
     pipe = UnCLIPPipeline(
         text_encoder=text_encoder, tokenizer=tokenizer, text_proj=text_proj, prior=prior,
         decoder=decoder, super_res_first=first, super_res_last=last,
@@ -503,6 +500,64 @@ def make_unclip(out: pathlib.Path, seed: int) -> UnCLIPPipeline:
     pipe = UnCLIPPipeline.from_pretrained(folder)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def make_variation(out: pathlib.Path, seed: int) -> UnCLIPImageVariationPipeline:
+    """As `make_unclip`, with a vision tower for a prior."""
+    key = (seed, "variation")
+    tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer/small")
+    text_encoder = text_model(tokenizer, "legacy", *key, "text_encoder", **TEXT)
+    width = VARIATION_DECODER["block_out_channels"][0]
+    text_proj = UnCLIPTextProjModel(**TEXT_PROJ | dict(time_embed_dim=4 * width))
+    randomize(text_proj, *key, "text_proj")
+    vision = CLIPVisionConfig(hidden_act="quick_gelu", **VISION["quick_gelu"] | dict(
+        projection_dim=WIDTH))
+    decoder, first, last = picture_networks(
+        tokenizer, text_encoder, text_proj, VARIATION_DECODER, VARIATION_UPSAMPLER, 2 * SMALL, *key)
+    pipe = UnCLIPImageVariationPipeline(
+        image_encoder=randomize(CLIPVisionModelWithProjection(vision), *key, "image_encoder"),
+        feature_extractor=image_processor(vision.image_size), text_encoder=text_encoder,
+        tokenizer=tokenizer, text_proj=text_proj, decoder=decoder, super_res_first=first,
+        super_res_last=last, decoder_scheduler=UnCLIPScheduler(variance_type="learned_range"),
+        super_res_scheduler=UnCLIPScheduler(variance_type="fixed_small_log"))
+    pipe.save_pretrained(out / "checkpoints/unclip_variation")
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def picture_networks(tokenizer, text_encoder, text_proj, decoder_config, upsampler_config,
+                     large: int, *seed):
+    """Decoder and both upsamplers, which predict noise about as well as random networks can."""
+    decoder = randomize(UNet2DConditionModel(**decoder_config), *seed, "decoder")
+    first = randomize(UNet2DModel(**upsampler_config, sample_size=large), *seed, "super_res_first")
+    last = randomize(UNet2DModel(**upsampler_config), *seed, "super_res_last")
+    for unet in (decoder, first, last):  # the way of the input's noise to the output
+        skipped = unet.config.block_out_channels[0]
+        unet.up_blocks[-1].resnets[-1].conv_shortcut.weight.data[:, -skipped:] *= 4
+
+    ids, mask = tokenize(tokenizer, ["a green boat", "snow!", "", "", "", "the old town, at dusk"])
+    text = text_encoder(ids)
+
+    def decoder_batch(i):
+        _, t, noise, sample = noised(SMALL, len(ids), *seed, "fit decoder", i)
+        image = 1.5 * normal((len(ids), WIDTH), *seed, "fit image", i)
+        image[2:5] = text_proj.learned_classifier_free_guidance_embeddings
+        context, added = text_proj(
+            image_embeddings=image, prompt_embeds=text.text_embeds,
+            text_encoder_hidden_states=text.last_hidden_state, do_classifier_free_guidance=False)
+        inputs = dict(sample=sample, timestep=t, encoder_hidden_states=context, class_labels=added)
+        return inputs | dict(attention_mask=F.pad(mask.bool(), (4, 0), value=True)), noise
+
+    def upsampler_batch(i, below=1000):
+        x0, t, noise, sample = noised(large, 4, *seed, "fit upsampler", i, below=below)
+        low = enlarged(enlarged(x0, SMALL), large)
+        return dict(sample=torch.cat([sample, low], 1), timestep=t), noise
+
+    fits = dict(decoder=fit_to_noise(decoder, map(decoder_batch, range(12))),
+                super_res_first=fit_to_noise(first, map(upsampler_batch, range(4))),
+                super_res_last=fit_to_noise(last, (upsampler_batch(i, below=60) for i in range(4))))
+    print("mean square errors of the fits:", fits)
+    return decoder, first, last
 
 
 def enlarged(x: torch.Tensor, *side: int) -> torch.Tensor:
@@ -599,6 +654,60 @@ SCHEDULERS = [(dict(prediction_type=p, variance_type=v, clip_sample_range=r), st
     (dict(variance_type="fixed_small_log", num_train_timesteps=40), 40, {}),
     (dict(variance_type="learned_range", num_train_timesteps=70), 12, dict(no_prev=True))]
 
+SCALED = dict(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+COSINE = dict(beta_schedule="squaredcos_cap_v2")
+ZERO_SNR = SCALED | dict(rescale_betas_zero_snr=True, timestep_spacing="trailing",
+                         prediction_type="v_prediction")
+OTHER_SCHEDULERS = [
+    ("DDIM", {}, 6, dict(eta=0.0)), ("DDIM", COSINE | dict(prediction_type="sample"), 5, dict(eta=1.0)),
+    ("DDIM", SCALED | dict(steps_offset=1, set_alpha_to_one=False, clip_sample=False), 7,
+     dict(eta=0.4)),
+    ("DDIM", COSINE | dict(timestep_spacing="linspace", prediction_type="v_prediction"), 4, {}),
+    ("DDIM", ZERO_SNR | dict(clip_sample=False), 5, {}),
+    ("DDIM", COSINE | dict(thresholding=True, clip_sample=False, sample_max_value=1.4), 6, {}),
+    ("DDPM", COSINE, 6, {}), ("DDPM", SCALED | dict(variance_type="fixed_large"), 5, {}),
+    ("DDPM", COSINE | dict(variance_type="learned_range"), 6, {}),
+    ("DDPM", dict(timestep_spacing="trailing", prediction_type="sample"), 4, {}),
+    ("DDPM", dict(num_train_timesteps=12, beta_schedule="sigmoid"), 12, {}),
+    ("DPMSolverMultistep", SCALED, 7, {}), ("DPMSolverMultistep", COSINE | dict(solver_order=1), 4, {}),
+    ("DPMSolverMultistep", SCALED | dict(solver_order=3, prediction_type="sample"), 8, {}),
+    ("DPMSolverMultistep", SCALED | dict(solver_type="heun", euler_at_final=True), 6, {}),
+    ("DPMSolverMultistep", SCALED | dict(use_karras_sigmas=True), 6, {}),
+    ("DPMSolverMultistep", SCALED | dict(algorithm_type="sde-dpmsolver++"), 5, {}),
+    ("DPMSolverMultistep", SCALED | dict(algorithm_type="dpmsolver", final_sigmas_type="sigma_min"),
+     6, {}),
+    ("EulerDiscrete", SCALED, 6, {}), ("EulerDiscrete", SCALED | dict(use_karras_sigmas=True), 5, {}),
+    # Not ZERO_SNR: its first sigma, 4096, is a tie of two float32 and differs between machines.
+    ("EulerDiscrete", COSINE | dict(prediction_type="v_prediction"), 5, {}),
+    ("EulerDiscrete", SCALED | dict(timestep_spacing="leading", steps_offset=1), 5,
+     dict(s_churn=2.0, s_tmin=0.2, s_tmax=4.0, s_noise=1.02))]
+
+
+def other_schedulers(seed: int, first: int):
+    """As the trajectories of unCLIP's scheduler, each sampler with its own arguments."""
+    tensors, cases = {}, []
+    for i, (family, config, steps, args) in enumerate(OTHER_SCHEDULERS, first):
+        scheduler = getattr(diffusers, f"{family}Scheduler")(**config)
+        scheduler.set_timesteps(steps)
+        start = normal((2, 3, 2, 2), seed, "scheduler", i) * scheduler.init_noise_sigma
+        channels = 6 if str(config.get("variance_type")).startswith("learned") else 3
+        model_out = normal((steps, 2, channels, 2, 2), seed, "model_out", i).clamp(-2, 2)
+        model_out[:, :, 3:] *= 0.5
+        tape, path, given = Tape(seed, "trajectory", i), [start], []
+        with tape.playing():
+            for j, t in enumerate(scheduler.timesteps):
+                given.append(scheduler.scale_model_input(path[-1], t))
+                path.append(scheduler.step(model_out[j], t, path[-1], **args).prev_sample)
+        recorded = dict(init=start, model_out=model_out, model_in=torch.stack(given),
+                        prev_sample=torch.stack(path[1:]))
+        if tape.draws:
+            recorded |= dict(noise=torch.stack(tape.draws))
+        tensors |= {f"{i:02}.{name}": tensor for name, tensor in recorded.items()}
+        cases.append(dict(id=f"{i:02}", cls=f"{family}Scheduler", config=config, steps=steps,
+                          args=args, init_noise_sigma=float(scheduler.init_noise_sigma),
+                          timesteps=scheduler.timesteps.tolist()))
+    return tensors, cases
+
 
 def make_schedulers(out: pathlib.Path, seed: int) -> None:
     """Trajectories with random model outputs; the tables; the timesteps of many step counts."""
@@ -622,9 +731,10 @@ def make_schedulers(out: pathlib.Path, seed: int) -> None:
         tensors |= {f"{i:02}.{name}": tensor for name, tensor in recorded.items()}
         cases.append(dict(id=f"{i:02}", cls="UnCLIPScheduler", config=config, steps=steps,
                           args=args, timesteps=times))
+    others, other_cases = other_schedulers(seed, len(cases))
     folder = out / "cases/schedulers"
-    save(folder / "trajectories.safetensors", tensors)
-    save_json(folder / "case.json", dict(kind="schedulers", cases=cases))
+    save(folder / "trajectories.safetensors", tensors | others)
+    save_json(folder / "case.json", dict(kind="schedulers", cases=cases + other_cases))
 
     linear, cosine = DDPMScheduler(), UnCLIPScheduler()
     scaled = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.001, beta_end=0.015)
@@ -649,6 +759,12 @@ def make_schedulers(out: pathlib.Path, seed: int) -> None:
 
 # ---- whole pipelines
 
+DRAWING = ["pipelines.unclip.pipeline_unclip", "pipelines.unclip.pipeline_unclip_image_variation",
+           "pipelines.kandinsky2_2.pipeline_kandinsky2_2_prior"] + [
+    f"schedulers.scheduling_{name}"
+    for name in ("unclip", "ddim", "ddpm", "dpmsolver_multistep", "euler_discrete")]
+
+
 class Tape:
     """Stands for diffusers' `randn_tensor`: draws and keeps noise, or plays it back."""
 
@@ -664,17 +780,14 @@ class Tape:
     @contextlib.contextmanager
     def playing(self):
         with contextlib.ExitStack() as stack:
-            for module in ("pipelines.unclip.pipeline_unclip", "schedulers.scheduling_unclip"):
+            for module in DRAWING:
                 stack.enter_context(unittest.mock.patch(f"diffusers.{module}.randn_tensor", self))
             yield
 
 
-STAGES = ("prior", "decoder", "super_res")
-
-
-def run(pipe: UnCLIPPipeline, args: dict, tape: Tape) -> dict:
+def run(pipe, args: dict, tape: Tape) -> dict:
     """Runs the pipeline; the latents after each step, the image embeddings, the images."""
-    steps = {stage: [] for stage in STAGES}
+    steps = {name.removesuffix("_scheduler"): [] for name in pipe.components if "_sched" in name}
     seen = {}
 
     def recording(step, log):
@@ -699,33 +812,34 @@ def run(pipe: UnCLIPPipeline, args: dict, tape: Tape) -> dict:
                 image_small=steps["decoder"][-1].clamp(-1, 1), image=torch.from_numpy(image))
 
 
-def make_text_to_image(out: pathlib.Path, seed: int, pipe, name: str, args: dict) -> None:
+def best_run(pipe, args: dict, *key):
+    """The run of the first good salt, else of the best; its draws; its distances from doubles."""
     twin = copy.deepcopy(pipe).to(torch.float64)
+    doubled = {k: v.double() if torch.is_tensor(v) else v for k, v in args.items()}
     best = None
     for salt in range(16):
-        tape = Tape(seed, name, salt)
+        tape = Tape(*key, salt)
         result = run(pipe, args, tape)
         with double_precision():
-            double = run(twin, args, Tape(draws=tape.draws))
+            double = run(twin, doubled, Tape(draws=tape.draws))
         floors = {key: floor(result[key], double[key]) for key in result if key != "path"}
         score = floors["image"] + floors["image_small"]
         if best is None or score < best[0]:
             best = (score, salt, floors, tape.draws, result)
         if score < 1e-4:
             break
-    _, salt, floors, draws, result = best
+    return best[1:]
 
-    ids, mask = tokenize(pipe.tokenizer, args["prompt"])
-    outputs, errors = twice(pipe.text_encoder, dict(input_ids=ids))
-    names = ("text_embeds", "last_hidden_state")
-    floors |= zip(names, errors)
-    folder, draws = out / "cases" / name, iter(draws)
-    save(folder / "text.safetensors",
-         dict(zip(names, outputs)) | dict(input_ids=ids, attention_mask=mask))
-    for stage in STAGES:
-        path, times = result["path"][stage], getattr(pipe, f"{stage}_scheduler").timesteps
-        tensors = dict(timesteps=times, latents_in=next(draws), prev_sample=path,
+
+def save_run(folder: pathlib.Path, pipe, result: dict, draws: list, salt: int, floors: dict, case):
+    """One file for each stage, the pictures, and case.json."""
+    draws = iter(draws)
+    for stage, path in result["path"].items():
+        times = getattr(pipe, f"{stage}_scheduler").timesteps
+        tensors = dict(timesteps=times, latents_in=next(draws),
                        noise=torch.stack([next(draws) for _ in times[1:]]))
+        if case["kind"] == "text_to_image":  # where the steps are compared one by one
+            tensors |= dict(prev_sample=path)
         if stage != "super_res":
             key = dict(prior="image_embeddings", decoder="image_small")[stage]
             tensors[key] = result[key]
@@ -735,10 +849,100 @@ def make_text_to_image(out: pathlib.Path, seed: int, pipe, name: str, args: dict
         picture.save(folder / f"output_{i}.png")
     clipped = dict(decoder=float((result["image_small"].abs() > 0.999).float().mean()),
                    image=float(((result["image"] - 0.5).abs() > 0.4995).float().mean()))
-    print(name, "salt", salt, "clipped", clipped, floors)
-    save_json(folder / "case.json", dict(
-        kind="text_to_image", checkpoint="checkpoints/unclip", args=args, salt=salt,
-        clipped=clipped, f32_vs_f64=floors))
+    print(folder.name, "salt", salt, "clipped", clipped, floors)
+    save_json(folder / "case.json", case | dict(salt=salt, clipped=clipped, f32_vs_f64=floors))
+
+
+def make_text_to_image(out: pathlib.Path, seed: int, pipe, name: str, args: dict) -> None:
+    salt, floors, draws, result = best_run(pipe, args, seed, name)
+    ids, mask = tokenize(pipe.tokenizer, args["prompt"])
+    outputs, errors = twice(pipe.text_encoder, dict(input_ids=ids))
+    names = ("text_embeds", "last_hidden_state")
+    floors |= zip(names, errors)
+    folder = out / "cases" / name
+    save(folder / "text.safetensors",
+         dict(zip(names, outputs)) | dict(input_ids=ids, attention_mask=mask))
+    case = dict(kind="text_to_image", checkpoint="checkpoints/unclip", args=args)
+    save_run(folder, pipe, result, draws, salt, floors, case)
+
+
+def make_variations(out: pathlib.Path, seed: int, pipe, name: str, args: dict) -> None:
+    folder, case = out / "cases" / name, dict(kind="image_variation", args=dict(args),
+                                              checkpoint="checkpoints/unclip_variation")
+    if "image" in args:
+        files = [f"../clip_image_processor/{image}.png" for image in args["image"]]
+        # The pipeline itself does not turn a palette's pictures into colours.
+        pictures = [PIL.Image.open(folder / file).convert("RGB") for file in files]
+        given = args | dict(image=pictures)
+        case |= dict(images=files)
+    else:
+        embeddings = normal((args["image_embeddings"], WIDTH), seed, name)
+        given = args | dict(image_embeddings=embeddings)
+    salt, floors, draws, result = best_run(pipe, given, seed, name)
+    if "image" in args:
+        pixels = pipe.feature_extractor(pictures, return_tensors="pt").pixel_values
+        (embeds, _), (floors["image_embeds"], _) = twice(pipe.image_encoder,
+                                                         dict(pixel_values=pixels))
+        embeds = embeds.repeat_interleave(args.get("num_images_per_prompt", 1), 0)
+        save(folder / "image_encoder.safetensors", dict(pixel_values=pixels, image_embeds=embeds))
+    else:
+        save(folder / "inputs.safetensors", dict(image_embeddings=embeddings))
+    save_run(folder, pipe, result, draws, salt, floors, case)
+
+
+# ---- the second family
+
+def make_kandinsky(out: pathlib.Path, seed: int) -> None:
+    key = (seed, "kandinsky")
+    tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer/small")
+    vision = CLIPVisionConfig(hidden_act="gelu", **VISION["gelu"] | dict(projection_dim=WIDTH))
+    folder = out / "checkpoints/kandinsky_prior"
+    pipe = KandinskyV22PriorPipeline(
+        prior=randomize(PriorTransformer(**PRIOR), *key, "prior"),
+        image_encoder=randomize(CLIPVisionModelWithProjection(vision), *key, "image_encoder"),
+        text_encoder=text_model(tokenizer, "stated", *key, "text_encoder",
+                                **TEXT | dict(hidden_act="gelu")),
+        tokenizer=tokenizer, image_processor=image_processor(vision.image_size),
+        scheduler=UnCLIPScheduler(variance_type="fixed_small_log", prediction_type="sample",
+                                  clip_sample_range=10.0))
+    pipe.save_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    twin = copy.deepcopy(pipe).to(torch.float64)
+    for name, args in KANDINSKY.items():
+        tape = Tape(*key, name)
+        with tape.playing():
+            single = pipe(**args).to_tuple()
+        with double_precision(), Tape(draws=tape.draws).playing():
+            double = twin(**args).to_tuple()
+        case, names = out / "cases" / name, ("image_embeds", "negative_image_embeds")
+        save(case / "io.safetensors", dict(zip(names, single)) | dict(
+            timesteps=pipe.scheduler.timesteps, latents_in=tape.draws[0],
+            noise=torch.stack(tape.draws[1:])))
+        save_json(case / "case.json", dict(
+            kind="kandinsky_prior", checkpoint="checkpoints/kandinsky_prior", args=args,
+            f32_vs_f64=max(map(floor, single, double))))
+
+
+def make_noise_augmentation(out: pathlib.Path, seed: int) -> None:
+    """What Stable unCLIP makes of an image embedding: scaled, noised, scaled back, its level."""
+    name, width = "stable_unclip_normalizer", 18
+    normalizer = randomize(StableUnCLIPImageNormalizer(width), seed, name)
+    normalizer.std.data.abs_().add_(0.3)
+    normalizer.save_pretrained(out / "checkpoints" / name)
+    embeds, noise = normal((2, width), seed, name), normal((2, width), seed, name, "noise")
+    scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2")
+    tensors = dict(image_embeds=embeds, noise=noise, scale=normalizer.scale(embeds),
+                   unscale=normalizer.unscale(embeds))
+    for level in (0, 3, 400, 999):
+        levels = torch.full((2,), level)
+        noised = normalizer.unscale(
+            scheduler.add_noise(normalizer.scale(embeds), noise, timesteps=levels))
+        encoded = get_timestep_embedding(levels, width, flip_sin_to_cos=True,
+                                         downscale_freq_shift=0)
+        tensors[f"noised.{level}"] = torch.cat([noised, encoded], 1)
+    folder = out / "cases/noise_augmentation"
+    save(folder / "io.safetensors", tensors)
+    save_json(folder / "case.json", dict(kind="stable_unclip_noise", checkpoint=f"checkpoints/{name}"))
 
 
 def main() -> None:
@@ -764,6 +968,11 @@ def main() -> None:
     make_schedulers(out, seed)
     for name, args in T2I.items():
         make_text_to_image(out, seed, pipe, name, args)
+    variation = make_variation(out, seed)
+    for name, args in VARIATIONS.items():
+        make_variations(out, seed, variation, name, args)
+    make_kandinsky(out, seed)
+    make_noise_augmentation(out, seed)
     save_json(out / "meta.json", dict(script="tools/make_fixtures.py", seed=seed, versions=dict(
         torch=torch.__version__, diffusers=diffusers.__version__,
         transformers=transformers.__version__)))

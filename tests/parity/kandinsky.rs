@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use unclip::{
-    Noise, Sampler, UnClip,
+    Exclamation, Noise, Sampler, UnClip,
     burn::tensor::Tensor,
     clip::{ClipImageEncoder, ClipImageProcessor, load_vision_tower},
     core::{
@@ -16,7 +16,11 @@ use crate::report::{Case, Report};
 
 pub fn check(case: &Case, report: &mut Report) {
     let folder = case.checkpoint();
-    let unclip = UnClip::load(&folder, &case.device).unwrap();
+    let unclip = UnClip::builder(&case.device)
+        .checkpoint(&folder)
+        .exclamation(Exclamation::AsStated)
+        .build()
+        .unwrap();
     let args = &case.json["args"];
     let texts = |key: &str| -> Vec<String> {
         let list = args[key].as_array().map(Vec::as_slice).unwrap_or_default();

@@ -10,7 +10,7 @@ use unclip_core::{
     noise::Noise,
     resident::Resident,
     stage::{Caption, Prior, Run, Step, TextEncoding},
-    weights::{Checkpoint, KeyMap, LoadOptions, Precision, load, randomize, save},
+    weights::{Checkpoint, LoadOptions, Precision, load, randomize, save},
 };
 use unclip_prior::{
     AutoregressiveConfig, AutoregressiveInput, AutoregressivePrior, BestOf, EmbeddingCodec, Pca,

@@ -205,14 +205,16 @@ impl Prior for AutoregressivePrior {
 
         let model = self.model.hold()?;
         let conditional = self.input(caption.text, dots.clone());
-        let mut branches = vec![conditional];
-        if let Some(text) = caption.unconditional {
-            let unconditional = self.input(text, dots);
-            match run.is_batched {
-                true => branches[0] = cat(unconditional, branches.remove(0)),
-                false => branches.insert(0, unconditional),
+        let branches = match caption.unconditional {
+            None => vec![conditional],
+            Some(text) => {
+                let unconditional = self.input(text, dots);
+                match run.is_batched {
+                    true => vec![cat(unconditional, conditional)],
+                    false => vec![unconditional, conditional],
+                }
             }
-        }
+        };
         let mut decodings = Vec::new();
         let mut logits = Vec::new();
         for input in &branches {

@@ -116,11 +116,13 @@
 
 mod builder;
 mod checkpoint;
+mod dataset;
 mod jobs;
 mod output;
 mod unclip;
 
 pub use builder::{Builder, Residency};
+pub use dataset::{Dataset, Made};
 pub use jobs::{
     BipartiteLatents, Edit, Extend, ImageToImage, Interpolate, Invert, Job, Reconstruct, TextDiff,
     TextToImage, Variations,

@@ -181,6 +181,12 @@ impl UnClip {
         self.prior.as_deref().ok_or_else(|| missing("prior"))
     }
 
+    /// Puts another prior in the place of the one there is, and gives that back: to compare priors
+    /// on one loaded checkpoint.
+    pub fn replace_prior(&mut self, prior: Box<dyn Prior>) -> Option<Box<dyn Prior>> {
+        self.prior.replace(prior)
+    }
+
     /// The decoder, for use on its own.
     ///
     /// # Errors

@@ -1,7 +1,9 @@
 //! What the examples share: the checkpoint, the device, precision, progress bars, saving.
 #![allow(dead_code, unused_imports, unreachable_pub)]
 
+mod chart;
 mod device;
+mod lists;
 mod progress;
 
 use std::{
@@ -10,8 +12,10 @@ use std::{
     process::ExitCode,
 };
 
+pub use chart::{Bar, bar_chart, wilson};
 use clap::Args;
 pub use device::{DEVICES, Dtype, parse_device};
+pub use lists::{captions, read_lists};
 pub use progress::{StageBars, peak_memory, reset_peak_memory};
 use unclip::{
     Exclamation, Job, Output, Residency, UnClip, burn::tensor::Device, image::DynamicImage,
@@ -135,33 +139,40 @@ impl Common {
     }
 
     /// Gives a job the flags' settings.
-    pub fn apply<'a, K>(&self, mut job: Job<'a, K>) -> Result<Job<'a, K>, Box<dyn Error>> {
+    pub fn apply<'a, K>(&self, job: Job<'a, K>) -> Result<Job<'a, K>, Box<dyn Error>> {
+        if self.steps.len() > 3 {
+            return Err("--steps takes at most three numbers".into());
+        }
+        if self.guidance.len() > 2 {
+            return Err("--guidance takes at most two numbers".into());
+        }
+        Ok(self.configure(job))
+    }
+
+    /// The same after `apply` has checked the flags once.
+    pub fn configure<'a, K>(&self, mut job: Job<'a, K>) -> Job<'a, K> {
         job = job.negative_prompt(&self.negative);
         if let Some(seed) = self.seed {
             job = job.seed(seed);
         }
-        match self.steps[..] {
-            [] => {}
-            [both] => job = job.prior_steps(both).decoder_steps(both),
-            [prior, decoder] => job = job.prior_steps(prior).decoder_steps(decoder),
-            [prior, decoder, upsampler] => {
-                job = job
-                    .prior_steps(prior)
-                    .decoder_steps(decoder)
-                    .upsampler_steps(upsampler);
-            }
-            _ => return Err("--steps takes at most three numbers".into()),
+        job = match self.steps[..] {
+            [both] => job.prior_steps(both).decoder_steps(both),
+            [prior, decoder] => job.prior_steps(prior).decoder_steps(decoder),
+            [prior, decoder, upsampler, ..] => job
+                .prior_steps(prior)
+                .decoder_steps(decoder)
+                .upsampler_steps(upsampler),
+            [] => job,
+        };
+        job = match self.guidance[..] {
+            [decoder] => job.decoder_guidance(decoder),
+            [prior, decoder, ..] => job.prior_guidance(prior).decoder_guidance(decoder),
+            [] => job,
+        };
+        match self.small {
+            true => job.without_upsampling(),
+            false => job,
         }
-        match self.guidance[..] {
-            [] => {}
-            [decoder] => job = job.decoder_guidance(decoder),
-            [prior, decoder] => job = job.prior_guidance(prior).decoder_guidance(decoder),
-            _ => return Err("--guidance takes at most two numbers".into()),
-        }
-        if self.small {
-            job = job.without_upsampling();
-        }
-        Ok(job)
     }
 
     /// Writes the pictures and a sheet of them, and says where.

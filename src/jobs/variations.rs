@@ -12,6 +12,7 @@ pub struct Variations {
     pictures: Vec<DynamicImage>,
     embeddings: Option<burn::tensor::Tensor<2>>,
     prompt: String,
+    shares_noise: bool,
 }
 
 impl Variations {
@@ -20,6 +21,7 @@ impl Variations {
             pictures,
             embeddings: None,
             prompt: String::new(),
+            shares_noise: false,
         }
     }
 
@@ -28,6 +30,7 @@ impl Variations {
             pictures: Vec::new(),
             embeddings: Some(embeddings),
             prompt: String::new(),
+            shares_noise: false,
         }
     }
 }
@@ -36,6 +39,12 @@ impl Job<'_, Variations> {
     /// A caption for the decoder. Default: none.
     pub fn prompt(mut self, prompt: impl Into<String>) -> Self {
         self.kind.prompt = prompt.into();
+        self
+    }
+
+    /// Makes every picture from the same noise, so that only the embeddings differ.
+    pub fn shared_noise(mut self) -> Self {
+        self.kind.shares_noise = true;
         self
     }
 }
@@ -69,7 +78,8 @@ impl Kind for Variations {
             .reshape([count * bench.images, width]);
         Ok(PlanBox(Plan {
             embeddings: Some(rows),
-            details: json!({ "pictures": count }),
+            shares_noise: self.shares_noise,
+            details: json!({ "pictures": count, "shared_noise": self.shares_noise }),
             ..Plan::new(vec![self.prompt; count])
         }))
     }

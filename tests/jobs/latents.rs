@@ -77,10 +77,7 @@ fn without_fresh_noise_the_picture_repeats_and_with_it_varies() {
 fn interpolation_ends_at_the_pictures() {
     let unclip = unclip();
     let [small, _] = sizes(&unclip);
-    let (a, b) = (
-        picture(small, small),
-        DynamicImage::from(picture(small, small).fliph()),
-    );
+    let (a, b) = (picture(small, small), picture(small, small).fliph());
     let job = unclip
         .interpolate([a.clone(), b.clone()])
         .frames(5)

@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, unreachable_pub)]
 
+mod dataset;
 mod editing;
 mod every_job;
 mod latents;

@@ -173,7 +173,19 @@ impl<'a> Matcher<'a> {
         images: &[DynamicImage],
         class_embeddings: Tensor<2>,
     ) -> Result<Vec<Vec<Match>>> {
-        let rows = cosines(self.embed_images(images)?, class_embeddings)?;
+        self.classify_embeddings(self.embed_images(images)?, class_embeddings)
+    }
+
+    /// The same for pictures that are embedded already, a row each.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the embeddings are not of one space, [`Error::NotFinite`].
+    pub fn classify_embeddings(
+        &self,
+        image_embeddings: Tensor<2>,
+        class_embeddings: Tensor<2>,
+    ) -> Result<Vec<Vec<Match>>> {
+        let rows = cosines(image_embeddings, class_embeddings)?;
         Ok(rows.into_iter().map(|row| self.rank(row)).collect())
     }
 

@@ -194,7 +194,7 @@ impl Prior for AutoregressivePrior {
         caption.check(self.codec.pca().width(), Some(self.context))?;
         let rows = caption.text.rows();
         // The upper half of the buckets, each as likely.
-        let half = (self.dot_edges.len() + 1) / 2;
+        let half = self.dot_edges.len().div_ceil(2);
         let upper = self.dot_edges.len() + 1 - half;
         let dots: Vec<i64> = run
             .noise

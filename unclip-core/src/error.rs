@@ -118,6 +118,25 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 
+    /// Training went wrong: a loss or gradient that is not finite, or a loss that jumped.
+    #[error(
+        "training diverged at step {step}: {reason}; the batch was: {batch}{}. Lower the learning \
+         rate, or leave the batch's samples out, and resume",
+        .checkpoint.as_ref().map_or(String::new(), |path| {
+            format!("; the last checkpoint before is {}", path.display())
+        })
+    )]
+    Diverged {
+        /// The step, counted from 1.
+        step: usize,
+        /// What happened.
+        reason: String,
+        /// Names of the batch's samples.
+        batch: String,
+        /// The newest checkpoint.
+        checkpoint: Option<std::path::PathBuf>,
+    },
+
     /// `on_step` asked to stop.
     #[error("cancelled in the {stage} at step {step} of {steps}")]
     Cancelled {

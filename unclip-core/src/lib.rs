@@ -25,6 +25,8 @@ pub mod resample;
 pub mod resident;
 pub mod slerp;
 pub mod stage;
+#[cfg(feature = "train")]
+pub mod train;
 pub mod weights;
 
 pub use error::{Error, Result};

@@ -137,24 +137,24 @@ fn is_finite(data: &TensorData) -> bool {
 
 /// Where a traversal of a module stands.
 #[derive(Default)]
-pub(super) struct ModulePath {
+pub(crate) struct ModulePath {
     segments: Vec<String>,
     containers: Vec<String>,
 }
 
 impl ModulePath {
-    pub(super) fn enter(&mut self, name: &str, container: &str) {
+    pub(crate) fn enter(&mut self, name: &str, container: &str) {
         self.segments.push(name.to_owned());
         self.containers.push(container.to_owned());
     }
 
-    pub(super) fn exit(&mut self) {
+    pub(crate) fn exit(&mut self) {
         self.segments.pop();
         self.containers.pop();
     }
 
     /// The key in the checkpoint, and whether the checkpoint has the matrix transposed.
-    pub(super) fn key(&self, keys: &KeyMap) -> (String, bool) {
+    pub(crate) fn key(&self, keys: &KeyMap) -> (String, bool) {
         let container = self.containers.last().map_or("", String::as_str);
         let mut path = self.segments.join(".");
         if matches!(container, "Struct:GroupNorm" | "Struct:LayerNorm") {

@@ -18,6 +18,8 @@ mod transpose;
 
 pub use checkpoint::{Checkpoint, TensorInfo};
 pub use key_map::KeyMap;
+#[cfg(feature = "train")]
+pub(crate) use load::ModulePath;
 pub use load::{LoadOptions, Precision, load};
 pub use mismatch::{Misfit, Mismatch};
 pub use random::randomize;

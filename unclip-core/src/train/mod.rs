@@ -1,0 +1,35 @@
+//! Training, whatever is trained: data in a seeded order, AdamW, averages of the weights, checkpoints
+//! that a run can be killed at and resumed from without a trace.
+//!
+//! A [`Recipe`] says what is trained and on what loss; each stage's crate has its own. A [`Trainer`]
+//! runs it:
+//!
+//! - [`Samples`] gives the data; [`Loader`] reads them in worker threads, names what is broken and
+//!   goes on
+//! - every random number of a step follows from the seed and the step's number, and every reading
+//!   order from the seed, so that a resumed run repeats a run that was never stopped to the bit
+//! - [`TrainSettings`] has the optimiser's numbers and when to save
+
+mod checkpoint;
+mod curve;
+mod diffusion_loss;
+mod init;
+mod loader;
+mod log;
+mod optimizer;
+mod order;
+mod recipe;
+mod settings;
+mod trainer;
+
+pub use checkpoint::{checkpoints, latest_checkpoint};
+pub use curve::loss_curve;
+pub use diffusion_loss::{DiffusionLoss, Noised, TimestepSampler, Weighting};
+pub use init::initialized;
+pub use loader::{Batch, Broken, Loader, Samples};
+pub use log::{LogRow, read_log};
+pub use optimizer::Optimizer;
+pub use order::Order;
+pub use recipe::{Pass, Recipe, accumulate};
+pub use settings::TrainSettings;
+pub use trainer::{Progress, Trainer};

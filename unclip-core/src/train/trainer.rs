@@ -1,0 +1,350 @@
+//! The training loop.
+
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Instant,
+};
+
+use burn::{module::Module, tensor::Device};
+
+use super::{
+    Broken, Loader, LogRow, Optimizer, Pass, Recipe, Samples, TrainSettings, accumulate,
+    checkpoint::{self, State},
+    latest_checkpoint,
+    log::{Log, read_log},
+    loss_curve,
+    optimizer::norm,
+    order::mix,
+};
+use crate::{
+    error::{Error, Result},
+    image::save_png,
+    noise::Noise,
+};
+
+/// What a run is told after each step.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Steps done, of `steps`.
+    pub row: LogRow,
+    /// Steps in all.
+    pub steps: usize,
+    /// Samples that could not be used so far.
+    pub broken: usize,
+    /// Whether a checkpoint was written after this step.
+    pub is_saved: bool,
+}
+
+/// Trains a model by a [`Recipe`].
+///
+/// # Example
+///
+/// ```ignore
+/// let mut trainer = Trainer::new(recipe, model, settings, &[device])?;
+/// trainer.resume("run".as_ref())?; // goes on if there is something to go on with
+/// trainer.run(samples, "run".as_ref(), |_, progress| {
+///     println!("{}: {}", progress.row.step, progress.row.loss);
+///     ControlFlow::Continue(())
+/// })?;
+/// let model = trainer.averaged();
+/// ```
+#[derive(Debug)]
+pub struct Trainer<R: Recipe> {
+    recipe: R,
+    /// Tracks gradients.
+    model: Option<R::Model>,
+    optimizer: Optimizer,
+    settings: TrainSettings,
+    devices: Vec<Device>,
+    step: usize,
+    running_loss: Option<f64>,
+    broken: Vec<Broken>,
+}
+
+impl<R: Recipe> Trainer<R> {
+    /// A trainer of `model` on `devices`: with several, each computes its share of every batch, and
+    /// the first one keeps model and optimiser.
+    ///
+    /// Parameters that the model has frozen stay as they are.
+    ///
+    /// # Errors
+    /// [`Error::Setting`].
+    pub fn new(
+        recipe: R,
+        model: R::Model,
+        settings: TrainSettings,
+        devices: &[Device],
+    ) -> Result<Self> {
+        settings.check()?;
+        let Some(main) = devices.first() else {
+            return Err(Error::setting("devices", 0, "at least 1 is needed"));
+        };
+        let devices: Vec<Device> = devices.iter().map(|d| d.clone().autodiff()).collect();
+        Ok(Self {
+            recipe,
+            model: Some(tracked(model, &main.clone().autodiff())),
+            optimizer: Optimizer::default(),
+            settings,
+            devices,
+            step: 0,
+            running_loss: None,
+            broken: Vec::new(),
+        })
+    }
+
+    /// Goes on from the newest checkpoint of a run's folder; whether there was one.
+    ///
+    /// # Errors
+    /// A damaged checkpoint, one of another model, or one that was made with another seed or batch,
+    /// with which the data would be read in another order.
+    pub fn resume(&mut self, folder: &Path) -> Result<bool> {
+        let Some(path) = latest_checkpoint(folder) else {
+            return Ok(false);
+        };
+        let (model, optimizer, state) = checkpoint::read(&path, self.model().valid())?;
+        let key = |s: &TrainSettings| (s.seed, s.batch);
+        if key(&state.settings) != key(&self.settings) {
+            let found = format!("{:?}", key(&self.settings));
+            let expected = format!("{:?}, as in {}", key(&state.settings), path.display());
+            return Err(Error::setting("seed and batch", found, expected));
+        }
+        self.recipe.restore(&state.recipe)?;
+        self.broken = state.broken();
+        self.model = Some(tracked(model, &self.devices[0]));
+        (self.optimizer, self.step) = (optimizer, state.step);
+        self.running_loss = state.running_loss;
+        Ok(true)
+    }
+
+    /// Trains until all steps are done, with checkpoints, `log.csv` and `loss.png` in `folder`.
+    ///
+    /// `watch` is called after each step; `ControlFlow::Break(())` writes a checkpoint and ends.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] for a loss that is not finite or spikes, with the batch and the last good
+    /// checkpoint; [`Error::Cancelled`]; too many broken samples; what reading and writing gives.
+    pub fn run(
+        &mut self,
+        samples: Arc<dyn Samples<Item = R::Sample>>,
+        folder: &Path,
+        mut watch: impl FnMut(&Self, Progress) -> ControlFlow<()>,
+    ) -> Result<()> {
+        std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e, "cannot be made"))?;
+        let settings = self.settings.clone();
+        let mut log = Log::open(folder, self.step)?;
+        if latest_checkpoint(folder).is_none() {
+            self.save(folder)?;
+        }
+        let (batch, seed) = (settings.batch, settings.seed);
+        let mut loader = Loader::new(samples, batch, seed, self.step, settings.workers)?;
+        while self.step < settings.steps {
+            let start = Instant::now();
+            let batch = loader.next_batch()?;
+            self.note_broken(batch.broken)?;
+            let (loss, gradient_norm) = match batch.items.is_empty() {
+                true => (f64::NAN, 0.0),
+                false => self.update(batch.items, &batch.names, folder)?,
+            };
+            let row = LogRow {
+                step: self.step + 1,
+                loss,
+                gradient_norm,
+                learning_rate: settings.learning_rate_at(self.step),
+                samples_per_second: settings.batch as f64 / start.elapsed().as_secs_f64(),
+            };
+            self.step += 1;
+            log.write(&row)?;
+            let is_last = self.step == settings.steps;
+            let is_saved = is_last || self.step.is_multiple_of(settings.save_every);
+            if is_saved {
+                self.save(folder)?;
+            }
+            let progress = Progress {
+                row,
+                steps: settings.steps,
+                broken: self.broken.len(),
+                is_saved,
+            };
+            if watch(self, progress).is_break() && !is_last {
+                if !is_saved {
+                    self.save(folder)?;
+                }
+                return Err(Error::Cancelled {
+                    stage: "training".into(),
+                    step: self.step,
+                    steps: settings.steps,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// One step on these samples; mean loss and length of the gradient.
+    fn update(
+        &mut self,
+        samples: Vec<R::Sample>,
+        names: &[String],
+        folder: &Path,
+    ) -> Result<(f64, f64)> {
+        let mut noise = Noise::from_seed(mix(self.settings.seed ^ mix(self.step as u64)));
+        let examples = samples
+            .into_iter()
+            .map(|sample| self.recipe.prepare(sample, &mut noise))
+            .collect::<Result<Vec<_>>>()?;
+        let diverged = |reason: String, step: usize| Error::Diverged {
+            step: step + 1,
+            reason,
+            batch: names.join(", "),
+            checkpoint: latest_checkpoint(folder),
+        };
+        let pass = match self.backward(&examples) {
+            Err(Error::NotFinite { stage, .. }) => {
+                return Err(diverged(format!("the {stage} is not finite"), self.step));
+            }
+            pass => pass?,
+        };
+        let loss = pass.losses.iter().map(|l| f64::from(*l)).sum::<f64>() / examples.len() as f64;
+        let length = norm(self.model(), &pass.gradients)
+            .map_err(|_| diverged("the gradient is not finite".into(), self.step))?;
+        if let (Some(factor), Some(mean)) = (self.settings.spike, self.running_loss)
+            && self.step >= self.settings.warm_up
+            && loss > factor * mean
+        {
+            let reason = format!("the loss rose to {loss:.4} from {mean:.4}");
+            return Err(diverged(reason, self.step));
+        }
+        let mean = self.running_loss.unwrap_or(loss);
+        self.running_loss = Some(mean + (loss - mean) * 0.02);
+        let scale = match self.settings.clip_norm {
+            Some(limit) if length > limit => limit / length,
+            _ => 1.0,
+        };
+        if let Some(model) = self.model.take() {
+            let model =
+                self.optimizer
+                    .step(model, pass.gradients, scale, &self.settings, self.step);
+            self.model = Some(model);
+        }
+        self.recipe.observe(&examples, &pass.losses);
+        Ok((loss, length))
+    }
+
+    /// Gradients of the mean loss, each device with a share of the examples.
+    fn backward(&self, examples: &[R::Example]) -> Result<Pass> {
+        let scale = 1.0 / examples.len() as f64;
+        let all: Vec<&R::Example> = examples.iter().collect();
+        let (recipe, pieces) = (&self.recipe, self.settings.pieces);
+        let shares: Vec<_> = all.chunks(all.len().div_ceil(self.devices.len())).collect();
+        if shares.len() == 1 {
+            return recipe.backward(self.model(), &all, pieces, scale, &self.devices[0]);
+        }
+        let passes = thread::scope(|scope| {
+            let started: Vec<_> = shares
+                .into_iter()
+                .zip(&self.devices)
+                .map(|(share, device)| {
+                    let model = self.model().clone();
+                    scope.spawn(move || {
+                        let model = model.fork(device);
+                        recipe.backward(&model, share, pieces, scale, device)
+                    })
+                })
+                .collect();
+            let joined = started.into_iter().map(|thread| match thread.join() {
+                Ok(pass) => pass,
+                // A bug in the recipe: it goes on as the panic that it was.
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            joined.collect::<Result<Vec<Pass>>>()
+        })?;
+        let main = self.devices[0].clone().without_autodiff();
+        let mut sum = Pass::default();
+        for pass in passes {
+            let gradients = pass.gradients.to_device(&main, self.model());
+            sum.gradients = accumulate(self.model(), sum.gradients, gradients);
+            sum.losses.extend(pass.losses);
+        }
+        Ok(sum)
+    }
+
+    fn note_broken(&mut self, broken: Vec<Broken>) -> Result<()> {
+        for one in broken {
+            if !self.broken.iter().any(|known| known.name == one.name) {
+                self.broken.push(one);
+            }
+        }
+        match self.broken.last() {
+            Some(last) if self.broken.len() > self.settings.max_broken => {
+                let found = format!("{} ({}: {})", self.broken.len(), last.name, last.reason);
+                let expected = format!("at most {}: see max_broken", self.settings.max_broken);
+                Err(Error::setting("broken samples", found, expected))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes a checkpoint of this moment and the curve of the loss.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn save(&self, folder: &Path) -> Result<PathBuf> {
+        let state = State {
+            step: self.step,
+            settings: self.settings.clone(),
+            trained: self.optimizer.first.keys().cloned().collect(),
+            broken: self
+                .broken
+                .iter()
+                .map(|b| (b.name.clone(), b.reason.clone()))
+                .collect(),
+            running_loss: self.running_loss,
+            recipe: self.recipe.state(),
+        };
+        let model = self.model().valid();
+        let keep = self.settings.keep;
+        let path = checkpoint::write(folder, &model, &self.optimizer, &state, keep)?;
+        let record = folder.join("log.csv");
+        if record.exists() {
+            save_png(
+                &loss_curve(&read_log(&record)?),
+                &folder.join("loss.png"),
+                &[],
+            )?;
+        }
+        Ok(path)
+    }
+
+    /// Steps done.
+    pub fn step(&self) -> usize {
+        self.step
+    }
+
+    /// The recipe.
+    pub fn recipe(&self) -> &R {
+        &self.recipe
+    }
+
+    /// Samples that could not be used.
+    pub fn broken(&self) -> &[Broken] {
+        &self.broken
+    }
+
+    /// The model as trained, which tracks gradients.
+    pub fn model(&self) -> &R::Model {
+        // It is away only while the optimiser has it, which nothing can see.
+        self.model.as_ref().expect("the trainer has its model")
+    }
+
+    /// The model with averaged weights, not tracked: the one to sample with.
+    pub fn averaged(&self) -> R::Model {
+        self.optimizer.averaged(self.model().valid())
+    }
+}
+
+/// The model with parameters that are tracked, but for frozen ones.
+fn tracked<M: Module>(model: M, device: &Device) -> M {
+    model.to_device(device).train()
+}

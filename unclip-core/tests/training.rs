@@ -1,0 +1,367 @@
+//! What training promises: repeatable to the bit, however it is cut up, stopped and resumed.
+
+#![cfg(feature = "train")]
+#![allow(missing_docs)]
+
+use std::{ops::ControlFlow, panic::AssertUnwindSafe, path::Path, sync::Arc};
+
+use burn::{
+    module::Module,
+    nn::{Linear, LinearConfig},
+    tensor::{Device, Tensor, TensorData, activation::silu},
+};
+use unclip_core::{
+    error::{Error, Result},
+    noise::Noise,
+    train::{
+        Recipe, Samples, TrainSettings, Trainer, checkpoints, initialized, latest_checkpoint,
+        read_log,
+    },
+};
+
+#[derive(Module, Debug)]
+struct Net {
+    first: Linear,
+    last: Linear,
+}
+
+fn net() -> Net {
+    let device = Device::flex();
+    let net = Net {
+        first: LinearConfig::new(2, 16).init(&device),
+        last: LinearConfig::new(16, 1).init(&device),
+    };
+    initialized(net, 3, &[]).unwrap()
+}
+
+impl Net {
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        self.last.forward(silu(self.first.forward(x)))
+    }
+}
+
+/// Learns a · b from noisy a and b.
+struct Product {
+    noise: f32,
+}
+
+impl Recipe for Product {
+    type Model = Net;
+    type Sample = [f32; 2];
+    type Example = ([f32; 2], f32);
+
+    fn prepare(&mut self, [a, b]: [f32; 2], noise: &mut Noise) -> Result<Self::Example> {
+        let shift = noise.normal_vec(2)?;
+        Ok((
+            [a + self.noise * shift[0], b + self.noise * shift[1]],
+            a * b,
+        ))
+    }
+
+    fn loss(&self, model: &Net, examples: &[&Self::Example], device: &Device) -> Result<Tensor<1>> {
+        let rows = examples.len();
+        let inputs: Vec<f32> = examples.iter().flat_map(|e| e.0).collect();
+        let wanted: Vec<f32> = examples.iter().map(|e| e.1).collect();
+        let x = Tensor::from_data(TensorData::new(inputs, [rows, 2]), device);
+        let y = Tensor::<2>::from_data(TensorData::new(wanted, [rows, 1]), device);
+        Ok((model.forward(x) - y).powi_scalar(2).reshape([rows]))
+    }
+}
+
+/// Points of a square; some may be broken or lead to a loss that is not finite.
+#[derive(Clone, Copy, Default)]
+struct Points {
+    broken: usize,
+    poisoned: Option<usize>,
+    huge: Option<usize>,
+}
+
+impl Samples for Points {
+    type Item = [f32; 2];
+
+    fn len(&self) -> usize {
+        100
+    }
+
+    fn get(&self, index: usize, _: u64) -> Result<[f32; 2]> {
+        if index < self.broken {
+            return Err(Error::setting("point", index, "another"));
+        }
+        let at = |n: usize| n as f32 / 5.0 - 1.0;
+        Ok(match index {
+            _ if self.poisoned == Some(index) => [f32::NAN, 0.0],
+            _ if self.huge == Some(index) => [1e6, 1e6],
+            _ => [at(index % 10), at(index / 10)],
+        })
+    }
+
+    fn name(&self, index: usize) -> String {
+        format!("point {index}")
+    }
+}
+
+fn settings(steps: usize) -> TrainSettings {
+    TrainSettings {
+        learning_rate: 0.01,
+        seed: 5,
+        save_every: 10,
+        ..TrainSettings::new(steps, 8)
+    }
+}
+
+fn trainer(settings: TrainSettings, devices: &[Device]) -> Trainer<Product> {
+    Trainer::new(Product { noise: 0.02 }, net(), settings, devices).unwrap()
+}
+
+fn keep_on<R: Recipe>(_: &Trainer<R>, _: unclip_core::train::Progress) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+fn values(net: &Net) -> Vec<f32> {
+    [&net.first, &net.last]
+        .into_iter()
+        .flat_map(|layer| {
+            let bias = layer.bias.as_ref().unwrap().val().inner().into_data();
+            let weight = layer.weight.val().inner().into_data();
+            let mut all = weight.try_to_vec::<f32>().unwrap();
+            all.extend(bias.try_to_vec::<f32>().unwrap());
+            all
+        })
+        .collect()
+}
+
+fn trained(settings: TrainSettings, devices: &[Device], folder: &Path) -> Trainer<Product> {
+    let mut trainer = trainer(settings, devices);
+    trainer
+        .run(Arc::new(Points::default()), folder, keep_on)
+        .unwrap();
+    trainer
+}
+
+#[test]
+fn the_loss_falls_and_the_record_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = [Device::flex()];
+    trained(settings(400), &device, folder.path());
+    let rows = read_log(&folder.path().join("log.csv")).unwrap();
+    assert_eq!(rows.len(), 400);
+    let mean = |rows: &[unclip_core::train::LogRow]| {
+        rows.iter().map(|r| r.loss).sum::<f64>() / rows.len() as f64
+    };
+    let (before, after) = (mean(&rows[..20]), mean(&rows[380..]));
+    assert!(after < 0.1 * before, "{before} {after}");
+    assert!(
+        rows.iter()
+            .all(|r| r.gradient_norm > 0.0 && r.samples_per_second > 0.0)
+    );
+    let kept: Vec<usize> = checkpoints(folder.path()).iter().map(|c| c.0).collect();
+    assert_eq!(kept, [380, 390, 400]);
+    assert!(folder.path().join("loss.png").is_file());
+}
+
+#[test]
+fn stopped_anywhere_and_resumed_it_ends_at_the_same_bits() {
+    let device = [Device::flex()];
+    let whole = tempfile::tempdir().unwrap();
+    let expected = trained(settings(60), &device, whole.path());
+    let cut = tempfile::tempdir().unwrap();
+    let mut stops = [7, 10, 11, 25, 59].into_iter();
+    loop {
+        let mut one = trainer(settings(60), &device);
+        one.resume(cut.path()).unwrap();
+        let stop = stops.next();
+        let is_polite = stop.is_some_and(|s| s % 2 == 0);
+        let run = AssertUnwindSafe(|| {
+            one.run(Arc::new(Points::default()), cut.path(), |_, progress| {
+                match Some(progress.row.step) == stop {
+                    true if is_polite => ControlFlow::Break(()),
+                    // As if it were killed: nothing is saved at this step.
+                    true => std::panic::resume_unwind(Box::new("killed")),
+                    false => ControlFlow::Continue(()),
+                }
+            })
+        });
+        let Ok(result) = std::panic::catch_unwind(run) else {
+            continue;
+        };
+        match result {
+            Ok(()) => {
+                assert_eq!(values(&one.averaged()), values(&expected.averaged()));
+                assert_eq!(values(one.model()), values(expected.model()));
+                break;
+            }
+            Err(error) => assert!(matches!(error, Error::Cancelled { .. }), "{error}"),
+        }
+    }
+}
+
+#[test]
+fn pieces_and_devices_change_nothing_but_rounding() {
+    let device = Device::flex();
+    let run = |pieces: usize, devices: &[Device]| {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = TrainSettings {
+            pieces,
+            ..settings(20)
+        };
+        values(trained(settings, devices, folder.path()).model())
+    };
+    let one = run(1, &[device.clone()]);
+    for other in [
+        run(4, &[device.clone()]),
+        run(3, &[device.clone()]),
+        run(1, &[device.clone(), device.clone()]),
+        run(2, &[device.clone(), device.clone(), device]),
+    ] {
+        let apart = one.iter().zip(&other).map(|(a, b)| (a - b).abs());
+        assert!(apart.fold(0.0, f32::max) < 1e-5);
+    }
+}
+
+#[test]
+fn frozen_layers_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut model = net();
+    model.first = model.first.freeze();
+    let before = values(&model);
+    let recipe = Product { noise: 0.0 };
+    let mut trainer = Trainer::new(recipe, model, settings(20), &[Device::flex()]).unwrap();
+    trainer
+        .run(Arc::new(Points::default()), folder.path(), keep_on)
+        .unwrap();
+    let after = values(trainer.model());
+    assert_eq!(before[..48], after[..48]);
+    assert_ne!(before[48..], after[48..]);
+    assert_eq!(values(&trainer.averaged())[..48], before[..48]);
+    // And after a restart.
+    let mut model = net();
+    model.first = model.first.freeze();
+    let recipe = Product { noise: 0.0 };
+    let mut again = Trainer::new(recipe, model, settings(30), &[Device::flex()]).unwrap();
+    assert!(again.resume(folder.path()).unwrap());
+    again
+        .run(Arc::new(Points::default()), folder.path(), keep_on)
+        .unwrap();
+    assert_eq!(values(again.model())[..48], before[..48]);
+    assert_eq!(again.step(), 30);
+}
+
+#[test]
+fn what_goes_wrong_is_named_and_the_last_checkpoint_stays() {
+    let diverged = |points: Points, settings: TrainSettings| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut trainer = trainer(settings, &[Device::flex()]);
+        match trainer.run(Arc::new(points), folder.path(), keep_on) {
+            Err(Error::Diverged {
+                step,
+                batch,
+                checkpoint,
+                ..
+            }) => {
+                assert_eq!(checkpoint, latest_checkpoint(folder.path()));
+                assert!(checkpoint.is_some() && step > 0);
+                batch
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let poisoned = Points {
+        poisoned: Some(42),
+        ..Points::default()
+    };
+    assert!(diverged(poisoned, settings(40)).contains("point 42"));
+    let spike = TrainSettings {
+        spike: Some(20.0),
+        warm_up: 0,
+        ..settings(40)
+    };
+    let huge = Points {
+        huge: Some(17),
+        ..Points::default()
+    };
+    assert!(diverged(huge, spike).contains("point 17"));
+}
+
+#[test]
+fn broken_samples_are_counted_up_to_a_limit() {
+    let run = |broken: usize, max_broken: usize| {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = TrainSettings {
+            max_broken,
+            ..settings(40)
+        };
+        let mut trainer = trainer(settings, &[Device::flex()]);
+        let points = Points {
+            broken,
+            ..Points::default()
+        };
+        let result = trainer.run(Arc::new(points), folder.path(), keep_on);
+        (result, trainer.broken().len())
+    };
+    let (result, count) = run(5, 5);
+    assert!(result.is_ok() && count == 5, "{result:?}");
+    match run(5, 4).0 {
+        Err(Error::Setting { name, expected, .. }) => {
+            assert_eq!(name, "broken samples");
+            assert!(expected.contains("at most 4"));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn another_seed_or_a_damaged_checkpoint_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    trained(settings(10), &[Device::flex()], folder.path());
+    let mut other = trainer(
+        TrainSettings {
+            seed: 6,
+            ..settings(20)
+        },
+        &[Device::flex()],
+    );
+    assert!(matches!(
+        other.resume(folder.path()),
+        Err(Error::Setting { .. })
+    ));
+    let newest = latest_checkpoint(folder.path()).unwrap();
+    std::fs::write(newest.join("first/model.safetensors"), b"short").unwrap();
+    let mut same = trainer(settings(20), &[Device::flex()]);
+    assert!(matches!(
+        same.resume(folder.path()),
+        Err(Error::WeightFile { .. })
+    ));
+    assert!(
+        !trainer(settings(1), &[Device::flex()])
+            .resume(Path::new("/nowhere"))
+            .unwrap()
+    );
+}
+
+#[test]
+fn a_step_is_adamws() {
+    // One parameter of each kind, against the formula in f64.
+    let folder = tempfile::tempdir().unwrap();
+    let before: Vec<f64> = values(&net()).iter().map(|v| f64::from(*v)).collect();
+    let settings = TrainSettings {
+        warm_up: 0,
+        cosine: false,
+        clip_norm: None,
+        weight_decay: 0.1,
+        ..settings(1)
+    };
+    let after = trained(settings, &[Device::flex()], folder.path());
+    // After one step the change is the learning rate times the gradient's sign, but for ε and
+    // for weight decay on matrices.
+    let first = values(after.model());
+    for (i, (before, after)) in before.iter().zip(&first).enumerate() {
+        let is_matrix = i < 32 || (48..64).contains(&i);
+        let decayed = if is_matrix {
+            before * (1.0 - 0.01 * 0.1)
+        } else {
+            *before
+        };
+        let change = (f64::from(*after) - decayed).abs();
+        assert!((change - 0.01).abs() < 1e-5, "{i}: {change}");
+    }
+}

@@ -5,7 +5,7 @@
 //!
 //! A checkpoint is a folder in diffusers' layout, the one with `model_index.json` (Karlo is one).
 //! [`UnClip::load`] reads it, [`UnClip::text_to_image`] starts a job, and
-//! [`run`](TextToImage::run) makes the pictures:
+//! [`run`](Job::run) makes the pictures:
 //!
 //! ```no_run
 //! # fn main() -> Result<(), unclip::Error> {
@@ -22,7 +22,7 @@
 //!
 //! # More pictures, other settings
 //!
-//! What a job is not told is the checkpoint's own. Everything else is a method of [`TextToImage`]:
+//! What a job is not told is the checkpoint's own. Everything else is a method of [`Job`]:
 //!
 //! ```no_run
 //! # fn main() -> Result<(), unclip::Error> {
@@ -63,11 +63,30 @@
 //! A device is always the caller's choice: `Device::wgpu(..)`, `Device::cuda(0)` and so on exist
 //! with the features of their names, and [`Builder`] puts each stage on a device of its own.
 //!
+//! # From pictures
+//!
+//! [`UnClip::variations`], [`UnClip::edit`] and its kin start from a picture. All of them are a
+//! [`Job`], with the same knobs as text to image:
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let unclip = unclip::UnClip::builder(&unclip::burn::tensor::Device::flex()).build()?;
+//! use unclip::{Mask, image};
+//!
+//! let photo = image::open("photo.jpg")?;
+//! let output = unclip.variations(&photo).images(4).seed(42).run()?;
+//!
+//! let (width, height) = (photo.width() as usize, photo.height() as usize);
+//! let mask = Mask::rectangle(width, height, [100, 80], [60, 90]);
+//! let output = unclip.edit(&photo, &mask, "a red armchair").run()?;
+//! # Ok(()) }
+//! ```
+//!
 //! # A stage of one's own
 //!
-//! [`TextEncoder`], [`Prior`], [`Decoder`] and [`Upsampler`] are object-safe traits. The builder
-//! takes any of them instead of the checkpoint's; [`UnClip::prior`] and its kin give them out for
-//! use alone.
+//! [`TextEncoder`], [`ImageEncoder`], [`Prior`], [`Decoder`] and [`Upsampler`] are object-safe
+//! traits. The builder takes any of them instead of the checkpoint's; [`UnClip::prior`] and its kin
+//! give them out for use alone.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), unclip::Error> {
@@ -153,3 +172,25 @@ pub use image;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+// The book's pages whose examples are whole programs, compiled.
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/src/clip.md")]
+struct ClipPage;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/src/data.md")]
+struct DataPage;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/src/pictures.md")]
+struct PicturesPage;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/src/priors.md")]
+struct PriorsPage;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/src/samplers.md")]
+struct SamplersPage;

@@ -105,38 +105,44 @@ impl ClipImageProcessor {
         Ok(cropped)
     }
 
+    /// Pixel values of one picture, channel by channel, with height and width.
+    ///
+    /// # Errors
+    /// Those of [`crop`](Self::crop).
+    pub fn values(&self, image: &DynamicImage) -> Result<(Vec<f32>, [usize; 2])> {
+        let picture = self.crop(image)?;
+        let mut values = Vec::with_capacity(picture.as_raw().len());
+        for (channel, levels) in self.levels().iter().enumerate() {
+            let bytes = picture.as_raw().iter().skip(channel).step_by(3);
+            values.extend(bytes.map(|byte| levels[usize::from(*byte)]));
+        }
+        Ok((
+            values,
+            [picture.height() as usize, picture.width() as usize],
+        ))
+    }
+
     /// Pixel values of `images`, f32 `[b, 3, h, w]` on `device`.
     ///
     /// # Errors
     /// [`Error::Setting`] without pictures, those of [`crop`](Self::crop), and [`Error::Shape`] if
     /// pictures that are not cropped differ in size.
     pub fn pixel_values(&self, images: &[DynamicImage], device: &Device) -> Result<Tensor<4>> {
-        let Some(first) = images.first() else {
+        let mut size = None;
+        let mut values = Vec::new();
+        for image in images {
+            let (found, [height, width]) = self.values(image)?;
+            let expected = *size.get_or_insert([height, width]);
+            if expected != [height, width] {
+                let expected = format!("{expected:?}, the size of the first");
+                return Err(Error::shape("a picture", &[height, width], expected));
+            }
+            values.extend(found);
+        }
+        let Some([height, width]) = size else {
             return Err(Error::setting("pictures", 0, "at least 1 is needed"));
         };
-        let levels = self.levels();
-        let first = self.crop(first)?;
-        let (width, height) = first.dimensions();
-        let mut values = Vec::with_capacity(images.len() * first.as_raw().len());
-        for (i, image) in images.iter().enumerate() {
-            // The first is here already; a batch is never held twice.
-            let next = if i == 0 {
-                None
-            } else {
-                Some(self.crop(image)?)
-            };
-            let picture = next.as_ref().unwrap_or(&first);
-            if picture.dimensions() != (width, height) {
-                let found = [picture.height() as usize, picture.width() as usize];
-                let expected = format!("[{height}, {width}], the size of the first");
-                return Err(Error::shape("a picture", &found, expected));
-            }
-            for (channel, levels) in levels.iter().enumerate() {
-                let bytes = picture.as_raw().iter().skip(channel).step_by(3);
-                values.extend(bytes.map(|byte| levels[usize::from(*byte)]));
-            }
-        }
-        let shape = [images.len(), 3, height as usize, width as usize];
+        let shape = [images.len(), 3, height, width];
         Ok(Tensor::from_data(
             TensorData::new(values, shape),
             (device, DType::F32),

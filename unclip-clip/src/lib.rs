@@ -47,11 +47,14 @@ mod image_processor;
 mod image_processor_format;
 mod matching;
 mod pillow_resize;
+mod save;
 mod text_encoder;
 mod text_format;
 mod text_tower;
 pub mod tokenizer;
 mod tower_format;
+#[cfg(feature = "train")]
+mod train;
 mod vision_format;
 mod vision_tower;
 
@@ -66,8 +69,11 @@ pub use image_processor::{ClipImageProcessor, ResizeTo};
 pub use image_processor_format::TransformersClipImageProcessor;
 pub use matching::{Match, Matcher, OPENAI_LOGIT_FACTOR, PHOTO_TEMPLATES};
 pub use pillow_resize::Filter;
+pub use save::{save_clip_model, save_text_tower, save_vision_tower};
 pub use text_encoder::{ClipTextEncoder, load_text_tower};
 pub use text_format::TransformersClipText;
 pub use text_tower::{Pooling, TextOutput, TextTower, TextTowerConfig, text_tower_keys};
+#[cfg(feature = "train")]
+pub use train::{ClipExample, ClipTraining};
 pub use vision_format::TransformersClipVision;
 pub use vision_tower::{VisionOutput, VisionTower, VisionTowerConfig, vision_tower_keys};

@@ -50,12 +50,13 @@ impl Recipe for Product {
     type Sample = [f32; 2];
     type Example = ([f32; 2], f32);
 
-    fn prepare(&mut self, [a, b]: [f32; 2], noise: &mut Noise) -> Result<Self::Example> {
-        let shift = noise.normal_vec(2)?;
-        Ok((
-            [a + self.noise * shift[0], b + self.noise * shift[1]],
-            a * b,
-        ))
+    fn prepare(&mut self, samples: Vec<[f32; 2]>, noise: &mut Noise) -> Result<Vec<Self::Example>> {
+        let shift = noise.normal_vec(2 * samples.len())?;
+        let shifted = samples
+            .iter()
+            .zip(shift.chunks(2))
+            .map(|([a, b], s)| ([a + self.noise * s[0], b + self.noise * s[1]], a * b));
+        Ok(shifted.collect())
     }
 
     fn loss(&self, model: &Net, examples: &[&Self::Example], device: &Device) -> Result<Tensor<1>> {
@@ -206,10 +207,10 @@ fn pieces_and_devices_change_nothing_but_rounding() {
         };
         values(trained(settings, devices, folder.path()).model())
     };
-    let one = run(1, &[device.clone()]);
+    let one = run(1, std::slice::from_ref(&device));
     for other in [
-        run(4, &[device.clone()]),
-        run(3, &[device.clone()]),
+        run(4, std::slice::from_ref(&device)),
+        run(3, std::slice::from_ref(&device)),
         run(1, &[device.clone(), device.clone()]),
         run(2, &[device.clone(), device.clone(), device]),
     ] {

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, FloatDType};
 use serde::Deserialize;
+use serde_json::json;
 use unclip_core::{
     error::{Error, Result},
     json,
     nn::{DiffusersUNet, unet_keys},
-    weights::{Checkpoint, KeyMap, LoadOptions, load},
+    weights::{Checkpoint, KeyMap, LoadOptions, load, save},
 };
 
 use crate::{DecoderConfig, DecoderModel, TextProjection, TextProjectionConfig};
@@ -139,6 +140,35 @@ pub fn load_text_projection(
         &KeyMap::default(),
         options,
     )
+}
+
+/// Writes both networks of a decoder into the two folders that [`load_decoder`] and diffusers read,
+/// floats as `dtype` or as they are kept.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn save_decoder(
+    model: &DecoderModel,
+    config: &DecoderConfig,
+    text_proj: &Path,
+    decoder: &Path,
+    dtype: Option<FloatDType>,
+) -> Result<()> {
+    let projection = json!({
+        "_class_name": "UnCLIPTextProjModel",
+        "clip_extra_context_tokens": config.projection.extra_tokens,
+        "clip_embeddings_dim": config.projection.embedding,
+        "time_embed_dim": config.projection.time,
+        "cross_attention_dim": config.projection.context,
+    });
+    json::write(&text_proj.join("config.json"), &projection)?;
+    json::write(
+        &decoder.join("config.json"),
+        &config.unet.diffusers(config.size),
+    )?;
+    let to = |folder: &Path| folder.join("diffusion_pytorch_model.safetensors");
+    save(&model.projection, &to(text_proj), &KeyMap::default(), dtype)?;
+    save(&model.unet, &to(decoder), &unet_keys(), dtype)
 }
 
 /// Loads both networks of a decoder from their folders.

@@ -11,11 +11,15 @@ mod model;
 mod noise_augmentation;
 mod projection;
 mod stage;
+#[cfg(feature = "train")]
+mod train;
 
-pub use format::{DiffusersTextProjection, load_decoder, load_text_projection};
+pub use format::{DiffusersTextProjection, load_decoder, load_text_projection, save_decoder};
 pub use model::{DecoderConfig, DecoderModel};
 pub use noise_augmentation::{
     EmbeddingNormalizer, EmbeddingNormalizerConfig, load_embedding_normalizer,
 };
 pub use projection::{DecoderCondition, TextProjection, TextProjectionConfig};
 pub use stage::DiffusionDecoder;
+#[cfg(feature = "train")]
+pub use train::{DecoderExample, DecoderTraining};

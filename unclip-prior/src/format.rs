@@ -2,15 +2,17 @@
 
 use std::path::Path;
 
+use burn::tensor::FloatDType;
 use serde::Deserialize;
+use serde_json::json;
 use unclip_core::{
     error::{Error, Result},
     json,
     nn::Activation,
-    weights::KeyMap,
+    weights::{KeyMap, save},
 };
 
-use crate::PriorConfig;
+use crate::{PriorConfig, PriorModel};
 
 /// `config.json` of a `PriorTransformer`; missing keys have the reference's defaults.
 #[derive(Clone, Debug, Deserialize)]
@@ -65,6 +67,37 @@ pub fn prior_keys() -> KeyMap {
         ("mlp.fc1", "ff.net.0.proj"),
         ("mlp.fc2", "ff.net.2"),
     ])
+}
+
+/// Writes a prior's network into the folder that [`load_prior`](crate::load_prior) and diffusers
+/// read, floats as `dtype` or as they are kept.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn save_prior(
+    model: &PriorModel,
+    config: &PriorConfig,
+    folder: &Path,
+    dtype: Option<FloatDType>,
+) -> Result<()> {
+    let given = |width: usize| (width != 0).then_some(width);
+    let named = |on: bool, name: &str| on.then(|| name.to_owned());
+    let text = json!({
+        "_class_name": "PriorTransformer", "num_attention_heads": config.heads,
+        "attention_head_dim": config.head_dim, "num_layers": config.layers,
+        "embedding_dim": config.embedding, "num_embeddings": config.context,
+        "additional_embeddings": config.additional, "dropout": 0.0,
+        "time_embed_act_fn": config.time_activation.name(),
+        "norm_in_type": named(config.norm_in, "layer"),
+        "embedding_proj_norm_type": named(config.text_norm, "layer"),
+        "encoder_hid_proj_type": named(config.has_tokens, "linear"),
+        "added_emb_type": named(config.has_query, "prd"),
+        "time_embed_dim": given(config.time), "embedding_proj_dim": given(config.text_embedding),
+        "clip_embed_dim": given(config.output),
+    });
+    json::write(&folder.join("config.json"), &text)?;
+    let path = folder.join("diffusion_pytorch_model.safetensors");
+    save(model, &path, &prior_keys(), dtype)
 }
 
 impl DiffusersPrior {

@@ -18,6 +18,8 @@ mod format;
 mod model;
 mod pca;
 mod stage;
+#[cfg(feature = "train")]
+mod train;
 
 pub use ablation::{NoPrior, TextAsImage};
 pub use autoregressive::{
@@ -26,7 +28,12 @@ pub use autoregressive::{
 };
 pub use best_of::BestOf;
 pub use codec::EmbeddingCodec;
-pub use format::{DiffusersPrior, prior_keys};
+pub use format::{DiffusersPrior, prior_keys, save_prior};
 pub use model::{PriorConfig, PriorInput, PriorModel};
 pub use pca::Pca;
 pub use stage::{DiffusionPrior, load_prior};
+#[cfg(feature = "train")]
+pub use {
+    autoregressive::{AutoregressiveExample, AutoregressiveTraining},
+    train::{EmbeddedCaption, PriorExample, PriorTraining, embedding_statistics},
+};

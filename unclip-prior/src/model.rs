@@ -4,7 +4,7 @@ use burn::{
     config::Config,
     module::{Module, Param},
     nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig},
-    tensor::{Bool, DType, Device, Tensor},
+    tensor::{Bool, DType, Device, Tensor, TensorData},
 };
 use unclip_core::nn::{
     Activation, TimeEmbedding, TimeEmbeddingConfig, TransformerBlock, TransformerBlockConfig,
@@ -224,6 +224,28 @@ impl PriorModel {
             parts.push(zeros(length - before - known));
         }
         Tensor::cat(parts, 1)
+    }
+
+    /// From CLIP's space to the network's normalised one: (x − mean) / std.
+    pub fn normalize(&self, embedding: Tensor<2>) -> Tensor<2> {
+        let f32 = |p: &Param<Tensor<2>>| as_compute(p.val(), DType::F32).detach();
+        (embedding - f32(&self.clip_mean)) / f32(&self.clip_std)
+    }
+
+    /// The same network for embeddings of this mean and standard deviation.
+    ///
+    /// # Panics
+    /// If `mean` has another width than the network's answer.
+    pub fn with_statistics(mut self, mean: &[f32], deviation: f32) -> Self {
+        let row = |values: Vec<f32>, like: Param<Tensor<2>>| {
+            like.map(|old| {
+                let data = TensorData::new(values, old.dims());
+                Tensor::from_data(data, (&old.device(), old.dtype()))
+            })
+        };
+        self.clip_std = row(vec![deviation; mean.len()], self.clip_std);
+        self.clip_mean = row(mean.to_vec(), self.clip_mean);
+        self
     }
 
     /// From the network's normalised space to CLIP's: x · std + mean.

@@ -2,11 +2,15 @@
 
 use std::path::Path;
 
-use burn::{config::Config, tensor::Device};
+use burn::{
+    config::Config,
+    tensor::{Device, FloatDType},
+};
 use unclip_core::{
     error::{Error, Result},
+    json,
     nn::{DiffusersUNet, UNet, UNetConfig, unet_keys},
-    weights::{Checkpoint, LoadOptions, load},
+    weights::{Checkpoint, LoadOptions, load, save},
 };
 
 /// An upsampler's U-Net and the size of its pictures.
@@ -83,6 +87,25 @@ pub fn load_upsampler(
     let (config, _) = DiffusersUNet::load(folder)?;
     let checkpoint = Checkpoint::open(folder, variant)?;
     load(config.init(device), &checkpoint, &unet_keys(), options)
+}
+
+/// Writes an upsampler's network into the folder that [`load_upsampler`] and diffusers read, floats as
+/// `dtype` or as they are kept.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn save_upsampler(
+    network: &UNet,
+    config: &UpsamplerConfig,
+    folder: &Path,
+    dtype: Option<FloatDType>,
+) -> Result<()> {
+    json::write(
+        &folder.join("config.json"),
+        &config.unet.diffusers(config.size),
+    )?;
+    let path = folder.join("diffusion_pytorch_model.safetensors");
+    save(network, &path, &unet_keys(), dtype)
 }
 
 #[cfg(test)]

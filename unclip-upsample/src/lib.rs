@@ -5,7 +5,13 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod config;
+mod degradation;
 mod stage;
+#[cfg(feature = "train")]
+mod train;
 
-pub use config::{UpsamplerConfig, load_upsampler};
+pub use config::{UpsamplerConfig, load_upsampler, save_upsampler};
+pub use degradation::Degradation;
 pub use stage::DiffusionUpsampler;
+#[cfg(feature = "train")]
+pub use train::{UpsamplerExample, UpsamplerTraining};

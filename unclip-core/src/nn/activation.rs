@@ -30,6 +30,15 @@ impl Activation {
         }
     }
 
+    /// What transformers and diffusers call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gelu => "gelu",
+            Self::QuickGelu => "quick_gelu",
+            Self::Silu => "silu",
+        }
+    }
+
     /// Applies it.
     pub fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {

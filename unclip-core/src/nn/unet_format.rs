@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::UNetConfig;
 use crate::{
@@ -96,6 +96,57 @@ const FIXED: [(&str, &str); 15] = [
     ("time_embedding_act_fn", "null"),
     ("timestep_post_act", "null"),
 ];
+
+impl UNetConfig {
+    /// The `config.json` that diffusers reads for this network, trained at `size` × `size`; a
+    /// `UNet2DConditionModel` where it attends, else a `UNet2DModel`.
+    pub fn diffusers(&self, size: usize) -> Value {
+        let kinds = |attending: &[bool], plain: &str, other: &str| -> Vec<String> {
+            let kind = |attends: &bool| if *attends { other } else { plain };
+            attending.iter().map(|a| kind(a).to_owned()).collect()
+        };
+        let down = kinds(
+            &self.down_attention,
+            "ResnetDownsampleBlock2D",
+            "SimpleCrossAttnDownBlock2D",
+        );
+        let up = kinds(
+            &self.up_attention,
+            "ResnetUpsampleBlock2D",
+            "SimpleCrossAttnUpBlock2D",
+        );
+        let shift = if self.scale_shift {
+            "scale_shift"
+        } else {
+            "default"
+        };
+        let mut config = json!({
+            "_class_name": "UNet2DModel", "sample_size": size, "in_channels": self.in_channels,
+            "out_channels": self.out_channels, "block_out_channels": self.channels,
+            "layers_per_block": self.layers, "down_block_types": down, "up_block_types": up,
+            "resnet_time_scale_shift": shift, "norm_num_groups": self.groups,
+            "norm_eps": self.epsilon, "act_fn": "silu", "time_embedding_type": "positional",
+            "flip_sin_to_cos": self.cos_first, "freq_shift": self.freq_shift,
+            "mid_block_scale_factor": self.mid_scale, "center_input_sample": self.center_input,
+            "attention_head_dim": self.head_dim,
+        });
+        let more = match self.mid_attention {
+            false => json!({ "add_attention": false }),
+            true => json!({
+                "_class_name": "UNet2DConditionModel", "class_embed_type": "identity",
+                "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+                "cross_attention_dim": self.context,
+            }),
+        };
+        if let (Value::Object(config), Value::Object(more)) = (&mut config, more) {
+            config.extend(more);
+            if self.time != 0 {
+                config.insert("time_embedding_dim".into(), json!(self.time));
+            }
+        }
+        config
+    }
+}
 
 impl DiffusersUNet {
     /// Reads `config.json` in `folder`.

@@ -172,11 +172,9 @@ mod tests {
         }
     }
 
-    fn batches(
-        first: usize,
-        workers: usize,
-        count: usize,
-    ) -> Vec<(Vec<(usize, u64)>, Vec<Broken>)> {
+    type Read = (Vec<(usize, u64)>, Vec<Broken>);
+
+    fn batches(first: usize, workers: usize, count: usize) -> Vec<Read> {
         let mut loader = Loader::new(Arc::new(Numbers), 6, 3, first, workers).unwrap();
         (0..count)
             .map(|_| loader.next_batch().unwrap())

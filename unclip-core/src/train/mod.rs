@@ -10,6 +10,7 @@
 //!   order from the seed, so that a resumed run repeats a run that was never stopped to the bit
 //! - [`TrainSettings`] has the optimiser's numbers and when to save
 
+mod captioned;
 mod checkpoint;
 mod curve;
 mod diffusion_loss;
@@ -22,6 +23,7 @@ mod recipe;
 mod settings;
 mod trainer;
 
+pub use captioned::{Captioned, TextRow, pictures, pixel_values, square, stack};
 pub use checkpoint::{checkpoints, latest_checkpoint};
 pub use curve::loss_curve;
 pub use diffusion_loss::{DiffusionLoss, Noised, TimestepSampler, Weighting};

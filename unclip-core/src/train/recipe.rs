@@ -14,8 +14,8 @@ use crate::{
 
 /// How one stage is trained.
 ///
-/// All that is random happens in [`prepare`](Self::prepare), on the host and sample by sample; the
-/// loss is a function of model and examples alone. So a batch can be computed in pieces, on several
+/// All that is random happens in [`prepare`](Self::prepare), on the host; the loss is a function of
+/// model and examples alone. So a batch can be computed in pieces, on several
 /// devices, or again after a restart, and gives the same.
 pub trait Recipe: Send + Sync {
     /// The network.
@@ -25,11 +25,15 @@ pub trait Recipe: Send + Sync {
     /// A sample with its timestep, noise and dropped conditions.
     type Example: Send + Sync;
 
-    /// Draws what the loss of a sample needs.
+    /// Runs frozen encoders on the samples of a step and draws what their loss needs.
     ///
     /// # Errors
-    /// Whatever is wrong with the sample.
-    fn prepare(&mut self, sample: Self::Sample, noise: &mut Noise) -> Result<Self::Example>;
+    /// Whatever is wrong with a sample.
+    fn prepare(
+        &mut self,
+        samples: Vec<Self::Sample>,
+        noise: &mut Noise,
+    ) -> Result<Vec<Self::Example>>;
 
     /// The loss of each example, `[n]`, on `device` (which tracks gradients).
     ///
@@ -70,6 +74,17 @@ pub trait Recipe: Send + Sync {
             pass.gradients = accumulate(model, pass.gradients, gradients);
         }
         Ok(pass)
+    }
+
+    /// Whether the loss of an example depends on nothing but that example, so that devices can share
+    /// a batch.
+    fn is_separable(&self) -> bool {
+        true
+    }
+
+    /// The model after a step, with parameters brought back into their range.
+    fn constrained(&self, model: Self::Model) -> Self::Model {
+        model
     }
 
     /// Told the losses of a step; for timestep samplers that learn from them.

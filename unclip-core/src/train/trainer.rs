@@ -82,6 +82,10 @@ impl<R: Recipe> Trainer<R> {
         let Some(main) = devices.first() else {
             return Err(Error::setting("devices", 0, "at least 1 is needed"));
         };
+        if devices.len() > 1 && !recipe.is_separable() {
+            let expected = "1: this loss compares all samples of a batch with each other";
+            return Err(Error::setting("devices", devices.len(), expected));
+        }
         let devices: Vec<Device> = devices.iter().map(|d| d.clone().autodiff()).collect();
         Ok(Self {
             recipe,
@@ -190,10 +194,7 @@ impl<R: Recipe> Trainer<R> {
         folder: &Path,
     ) -> Result<(f64, f64)> {
         let mut noise = Noise::from_seed(mix(self.settings.seed ^ mix(self.step as u64)));
-        let examples = samples
-            .into_iter()
-            .map(|sample| self.recipe.prepare(sample, &mut noise))
-            .collect::<Result<Vec<_>>>()?;
+        let examples = self.recipe.prepare(samples, &mut noise)?;
         let diverged = |reason: String, step: usize| Error::Diverged {
             step: step + 1,
             reason,
@@ -226,7 +227,7 @@ impl<R: Recipe> Trainer<R> {
             let model =
                 self.optimizer
                     .step(model, pass.gradients, scale, &self.settings, self.step);
-            self.model = Some(model);
+            self.model = Some(self.recipe.constrained(model));
         }
         self.recipe.observe(&examples, &pass.losses);
         Ok((loss, length))

@@ -1,0 +1,136 @@
+//! Pictures with captions, what most recipes learn from.
+
+use burn::tensor::{Bool, Device, Tensor, TensorData};
+use image::{
+    DynamicImage, RgbImage,
+    imageops::{FilterType, crop_imm, resize},
+};
+
+use crate::{
+    error::{Error, Result},
+    image::to_host,
+    stage::TextEncoding,
+};
+
+/// A picture and what it shows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Captioned {
+    /// The picture, of any size.
+    pub picture: RgbImage,
+    /// Its caption.
+    pub caption: String,
+}
+
+/// The middle square of a picture at `size` × `size`.
+pub fn square(picture: &RgbImage, size: usize) -> RgbImage {
+    let (width, height) = picture.dimensions();
+    let side = width.min(height).max(1);
+    let crop = crop_imm(picture, (width - side) / 2, (height - side) / 2, side, side);
+    match side as usize == size {
+        true => crop.to_image(),
+        false => resize(
+            &crop.to_image(),
+            size as u32,
+            size as u32,
+            FilterType::CatmullRom,
+        ),
+    }
+}
+
+/// Values in [-1, 1], channel by channel.
+pub fn pixel_values(picture: &RgbImage) -> Vec<f32> {
+    let bytes = picture.as_raw();
+    (0..3)
+        .flat_map(|channel| bytes.iter().skip(channel).step_by(3))
+        .map(|byte| f32::from(*byte) / 127.5 - 1.0)
+        .collect()
+}
+
+/// The pictures as encoders take them.
+pub fn pictures(samples: &[Captioned]) -> Vec<DynamicImage> {
+    samples.iter().map(|s| s.picture.clone().into()).collect()
+}
+
+/// Rows of equal length, one for each example, as a tensor of `[rows, ..shape]`.
+///
+/// # Errors
+/// [`Error::Shape`] if a row has another length.
+pub fn stack<'a, const D: usize>(
+    rows: impl ExactSizeIterator<Item = &'a [f32]>,
+    shape: &[usize],
+    device: &Device,
+) -> Result<Tensor<D>> {
+    let (count, length) = (rows.len(), shape.iter().product::<usize>());
+    let mut values = Vec::with_capacity(count * length);
+    for row in rows {
+        if row.len() != length {
+            let expected = format!("{length} values: {shape:?}");
+            return Err(Error::shape("an example's values", &[row.len()], expected));
+        }
+        values.extend_from_slice(row);
+    }
+    let shape: Vec<usize> = std::iter::once(count)
+        .chain(shape.iter().copied())
+        .collect();
+    Ok(Tensor::from_data(TensorData::new(values, shape), device))
+}
+
+/// One row of a [`TextEncoding`] on the host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TextRow {
+    /// The text's embedding.
+    pub embedding: Vec<f32>,
+    /// Its tokens, one after the other.
+    pub tokens: Vec<f32>,
+    /// Which of them count.
+    pub mask: Vec<bool>,
+}
+
+impl TextRow {
+    /// The rows of an encoding.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`].
+    pub fn of(encoding: &TextEncoding) -> Result<Vec<Self>> {
+        let [rows, count, width] = encoding.tokens.dims();
+        let embeddings = to_host(encoding.embedding.clone(), "text encoder")?;
+        let tokens = to_host(encoding.tokens.clone(), "text encoder")?;
+        let mask: Vec<bool> = encoding.mask.clone().into_data().iter::<bool>().collect();
+        Ok(embeddings
+            .chunks(embeddings.len() / rows.max(1))
+            .zip(tokens.chunks(count * width))
+            .zip(mask.chunks(count))
+            .map(|((embedding, tokens), mask)| Self {
+                embedding: embedding.to_vec(),
+                tokens: tokens.to_vec(),
+                mask: mask.to_vec(),
+            })
+            .collect())
+    }
+
+    /// Rows together again.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if rows differ in length.
+    pub fn stack(rows: &[&Self], device: &Device) -> Result<TextEncoding> {
+        let Some(first) = rows.first() else {
+            return Err(Error::shape("the captions", &[0], "at least one"));
+        };
+        let (width, count) = (first.embedding.len(), first.mask.len());
+        let tokens = first.tokens.len() / count.max(1);
+        let mask: Vec<bool> = rows.iter().flat_map(|r| r.mask.iter().copied()).collect();
+        if mask.len() != rows.len() * count {
+            return Err(Error::shape(
+                "the captions' masks",
+                &[mask.len()],
+                "equal rows",
+            ));
+        }
+        let mask = TensorData::new(mask, [rows.len(), count]);
+        Ok(TextEncoding {
+            embedding: stack(rows.iter().map(|r| &r.embedding[..]), &[width], device)?,
+            tokens: stack(rows.iter().map(|r| &r.tokens[..]), &[count, tokens], device)?,
+            mask: Tensor::<2, Bool>::from_data(mask, device),
+        })
+    }
+}

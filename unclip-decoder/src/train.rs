@@ -1,0 +1,274 @@
+//! How the decoder is trained (unCLIP §2.1), from nothing or from a checkpoint, also for inpainting.
+
+use std::sync::Mutex;
+
+use burn::tensor::{Device, Tensor};
+use unclip_core::{
+    diffusion::Process,
+    error::{Error, Result},
+    image::to_host,
+    nn::UNetInput,
+    noise::Noise,
+    stage::{ImageEncoder, TextEncoder},
+    train::{
+        Captioned, DiffusionLoss, Recipe, TextRow, TimestepSampler, TrainSettings, Weighting,
+        pictures, pixel_values, square, stack,
+    },
+};
+
+use crate::{DecoderConfig, DecoderModel};
+
+/// Trains a [`DecoderModel`] on captioned pictures, with frozen encoders.
+///
+/// The image embedding is dropped in 10 % of the samples and, independently, the caption in 50 %, so
+/// that sampling can be guided by either.
+pub struct DecoderTraining {
+    loss: DiffusionLoss,
+    timesteps: TimestepSampler,
+    text: Mutex<Box<dyn TextEncoder>>,
+    image: Mutex<Box<dyn ImageEncoder>>,
+    size: usize,
+    embedding: usize,
+    is_for_inpainting: bool,
+    embedding_dropout: f32,
+    caption_dropout: f32,
+}
+
+/// A picture with its noise and what the decoder is told.
+#[derive(Clone, Debug)]
+pub struct DecoderExample {
+    pixels: Vec<f32>,
+    noise: Vec<f32>,
+    timestep: usize,
+    weight: f32,
+    /// None where it is dropped.
+    embedding: Option<Vec<f32>>,
+    text: TextRow,
+    /// For inpainting: 1 where the picture is known.
+    kept: Vec<f32>,
+}
+
+impl DecoderTraining {
+    /// A recipe for decoders of `config`, whose pictures go through `process`.
+    pub fn new(
+        config: &DecoderConfig,
+        process: Process,
+        text: Box<dyn TextEncoder>,
+        image: Box<dyn ImageEncoder>,
+    ) -> Self {
+        Self {
+            timesteps: TimestepSampler::uniform(process.steps()),
+            loss: DiffusionLoss::new(process, Weighting::Even),
+            text: Mutex::new(text),
+            image: Mutex::new(image),
+            size: config.size,
+            embedding: config.projection.embedding,
+            is_for_inpainting: config.unet.in_channels > 3,
+            embedding_dropout: 0.1,
+            caption_dropout: 0.5,
+        }
+    }
+
+    /// How much each timestep's error counts. Default: all the same.
+    pub fn with_weighting(mut self, weighting: Weighting) -> Self {
+        self.loss = DiffusionLoss::new(self.loss.process().clone(), weighting);
+        self
+    }
+
+    /// How timesteps are drawn. Default: evenly.
+    pub fn with_timesteps(mut self, timesteps: TimestepSampler) -> Self {
+        self.timesteps = timesteps;
+        self
+    }
+
+    /// Shares of the samples without image embedding and without caption. Default: 0.1 and 0.5.
+    pub fn with_dropout(mut self, embedding: f32, caption: f32) -> Self {
+        (self.embedding_dropout, self.caption_dropout) = (embedding, caption);
+        self
+    }
+
+    /// The paper's settings (table 3): 800,000 steps of 2,048 samples.
+    pub fn paper() -> TrainSettings {
+        TrainSettings {
+            learning_rate: 1.2e-4,
+            weight_decay: 0.0,
+            ema: 0.9999,
+            cosine: false,
+            ..TrainSettings::new(800_000, 2048)
+        }
+    }
+
+    /// Encodes the pictures and those captions that are not dropped.
+    fn encode(
+        &mut self,
+        samples: &[Captioned],
+        is_captioned: &[bool],
+    ) -> Result<(Vec<Vec<f32>>, Vec<TextRow>)> {
+        let captions: Vec<&str> = samples
+            .iter()
+            .zip(is_captioned)
+            .map(|(sample, kept)| if *kept { &sample.caption[..] } else { "" })
+            .collect();
+        let text = unpoisoned(&mut self.text).encode_text(&captions)?;
+        let image = unpoisoned(&mut self.image).encode_images(&pictures(samples))?;
+        let width = image.dims()[1];
+        if width != self.embedding {
+            let expected = format!("[b, {}], as the decoder takes", self.embedding);
+            return Err(Error::shape("the image embedding", &image.dims(), expected));
+        }
+        let image = to_host(image, "image encoder")?;
+        let rows = image.chunks(width).map(<[f32]>::to_vec).collect();
+        Ok((rows, TextRow::of(&text)?))
+    }
+}
+
+fn unpoisoned<T>(lock: &mut Mutex<T>) -> &mut T {
+    lock.get_mut()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Recipe for DecoderTraining {
+    type Model = DecoderModel;
+    type Sample = Captioned;
+    type Example = DecoderExample;
+
+    fn prepare(
+        &mut self,
+        samples: Vec<Captioned>,
+        noise: &mut Noise,
+    ) -> Result<Vec<DecoderExample>> {
+        let count = samples.len();
+        let keeps = |uniform: Vec<f32>, dropout: f32| -> Vec<bool> {
+            uniform.into_iter().map(|u| u >= dropout).collect()
+        };
+        let has_image = keeps(noise.uniform_vec(count), self.embedding_dropout);
+        let has_caption = keeps(noise.uniform_vec(count), self.caption_dropout);
+        let (embeddings, texts) = self.encode(&samples, &has_caption)?;
+        let mut examples = Vec::with_capacity(count);
+        for (((sample, embedding), text), has_image) in
+            samples.iter().zip(embeddings).zip(texts).zip(has_image)
+        {
+            let pixels = pixel_values(&square(&sample.picture, self.size));
+            let (timestep, weight) = self.timesteps.draw(noise.uniform_vec(1)[0]);
+            let kept = match self.is_for_inpainting {
+                true => known_pixels(self.size, noise.uniform_vec(5)),
+                false => Vec::new(),
+            };
+            examples.push(DecoderExample {
+                noise: noise.normal_vec(pixels.len())?,
+                pixels,
+                timestep,
+                weight,
+                embedding: has_image.then_some(embedding),
+                text,
+                kept,
+            });
+        }
+        Ok(examples)
+    }
+
+    fn loss(
+        &self,
+        model: &DecoderModel,
+        examples: &[&DecoderExample],
+        device: &Device,
+    ) -> Result<Tensor<1>> {
+        let (rows, size) = (examples.len(), self.size);
+        let picture = |of: fn(&DecoderExample) -> &[f32]| {
+            stack::<4>(examples.iter().map(|e| of(e)), &[3, size, size], device)
+        };
+        let timesteps: Vec<usize> = examples.iter().map(|e| e.timestep).collect();
+        let times: Vec<f32> = timesteps.iter().map(|t| *t as f32).collect();
+        let (pixels, noise) = (picture(|e| &e.pixels)?, picture(|e| &e.noise)?);
+        let noised = self.loss.noised(pixels.clone(), noise, timesteps);
+
+        let nothing = vec![0.0; self.embedding];
+        let given = examples
+            .iter()
+            .map(|e| e.embedding.as_ref().unwrap_or(&nothing));
+        let given: Tensor<2> = stack(given.map(|e| &e[..]), &[self.embedding], device)?;
+        let dropped = examples
+            .iter()
+            .map(|e| f32::from(u8::from(e.embedding.is_none())));
+        let dropped: Vec<f32> = dropped.collect();
+        let dropped: Tensor<2> = stack(dropped.iter().map(std::slice::from_ref), &[1], device)?;
+        let embedding = given + model.projection.null_embedding(rows) * dropped;
+        let texts: Vec<&TextRow> = examples.iter().map(|e| &e.text).collect();
+        let text = TextRow::stack(&texts, device)?;
+        let condition = model
+            .projection
+            .forward(embedding, text.embedding, text.tokens, text.mask);
+
+        let mut sample = noised.current.clone();
+        if self.is_for_inpainting {
+            let kept = examples.iter().map(|e| &e.kept[..]);
+            let kept: Tensor<4> = stack(kept, &[1, size, size], device)?;
+            sample = Tensor::cat(vec![sample, pixels * kept.clone(), kept], 1);
+        }
+        let output = model.unet.forward(UNetInput {
+            sample,
+            timesteps: &times,
+            added_time: Some(condition.added_time),
+            context: Some(condition.context),
+            context_mask: Some(condition.mask),
+        });
+        let weights: Vec<f32> = examples.iter().map(|e| e.weight).collect();
+        let weights: Tensor<1> = stack(weights.iter().map(std::slice::from_ref), &[], device)?;
+        Ok(self.loss.losses(output, &noised) * weights)
+    }
+
+    fn observe(&mut self, examples: &[DecoderExample], losses: &[f32]) {
+        for (example, loss) in examples.iter().zip(losses) {
+            self.timesteps
+                .observe(example.timestep, loss / example.weight);
+        }
+    }
+
+    fn state(&self) -> serde_json::Value {
+        self.timesteps.state()
+    }
+
+    fn restore(&mut self, state: &serde_json::Value) -> Result<()> {
+        self.timesteps.restore(state);
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for DecoderTraining {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DecoderTraining")
+            .field("loss", &self.loss)
+            .field("size", &self.size)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which pixels are known, 1 or 0: nothing in a tenth of the cases, else all but a rectangle.
+fn known_pixels(size: usize, uniform: Vec<f32>) -> Vec<f32> {
+    if uniform[0] < 0.1 {
+        return vec![0.0; size * size];
+    }
+    let range = |share: f32, start: f32| {
+        let length = ((0.2 + 0.8 * share) * size as f32) as usize;
+        let first = (start * (size - length + 1) as f32) as usize;
+        first..first + length
+    };
+    let (rows, columns) = (range(uniform[1], uniform[2]), range(uniform[3], uniform[4]));
+    let is_new = |at: usize| rows.contains(&(at / size)) && columns.contains(&(at % size));
+    let known = (0..size * size).map(|at| f32::from(u8::from(!is_new(at))));
+    known.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::known_pixels;
+
+    #[test]
+    fn what_is_painted_is_a_rectangle_or_all() {
+        assert_eq!(known_pixels(4, vec![0.05; 5]), [0.0; 16]);
+        let some = known_pixels(8, vec![0.5, 0.3, 0.999, 0.0, 0.0]);
+        let new: Vec<usize> = (0..64).filter(|at| some[*at] == 0.0).collect();
+        assert_eq!(new, [40, 48, 56]);
+        assert_eq!(known_pixels(8, vec![0.5, 1.0, 0.9, 1.0, 0.9]), [0.0; 64]);
+    }
+}

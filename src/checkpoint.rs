@@ -220,22 +220,36 @@ impl<'a> CheckpointFolder<'a> {
         Ok(Some(Box::new(stage)))
     }
 
+    /// Every upsampler: `super_res_*`, and beyond what diffusers knows `super_res_2_*` and so on.
     pub(crate) fn upsamplers(&self) -> Result<Vec<Box<dyn Upsampler>>> {
-        if !self.has("super_res_first") {
-            return Ok(Vec::new());
+        let mut found: Vec<Box<dyn Upsampler>> = Vec::new();
+        for number in 1.. {
+            let name = match number {
+                1 => "super_res".to_owned(),
+                n => format!("super_res_{n}"),
+            };
+            if !self.has(&format!("{name}_first")) {
+                break;
+            }
+            found.push(Box::new(self.upsampler(&name)?.at_position(number - 1)));
         }
+        Ok(found)
+    }
+
+    fn upsampler(&self, name: &str) -> Result<DiffusionUpsampler> {
         let device = self.builder.upsampler_device.clone();
         let network = |folder: PathBuf| {
             let on = device.clone();
             self.resident(move |variant, options| load_upsampler(&folder, variant, &on, options))
         };
-        let folder = self.folder("super_res_first")?;
+        let folder = self.folder(&format!("{name}_first"))?;
         let config = UpsamplerConfig::load_diffusers(&folder)?;
         let first = network(folder)?;
-        let last = match self.has("super_res_last") {
+        let last = format!("{name}_last");
+        let last = match self.has(&last) {
             false => None,
             true => {
-                let folder = self.folder("super_res_last")?;
+                let folder = self.folder(&last)?;
                 let (unet, _) = DiffusersUNet::load(&folder)?;
                 let channels = |c: &UNetConfig| format!("{}, {}", c.in_channels, c.out_channels);
                 if channels(&unet) != channels(&config.unet) {
@@ -243,17 +257,15 @@ impl<'a> CheckpointFolder<'a> {
                         folder.join("config.json").display(),
                         "in_channels, out_channels",
                         channels(&unet),
-                        format!("but super_res_first has {}", channels(&config.unet)),
+                        format!("but {name}_first has {}", channels(&config.unet)),
                     ));
                 }
                 Some(network(folder)?)
             }
         };
-        let scheduler = self.scheduler("super_res_scheduler", 7)?;
-        let process = scheduler.process;
-        let stage = DiffusionUpsampler::new(&config, first, last, process, &device)?
-            .with_sampler(scheduler.sampler);
-        Ok(vec![Box::new(stage)])
+        let scheduler = self.scheduler(&format!("{name}_scheduler"), 7)?;
+        let stage = DiffusionUpsampler::new(&config, first, last, scheduler.process, &device)?;
+        Ok(stage.with_sampler(scheduler.sampler))
     }
 }
 

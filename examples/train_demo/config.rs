@@ -1,0 +1,116 @@
+//! The demo model's sizes, and how each stage of it is trained.
+
+use serde_json::{Value, json};
+use unclip::{
+    Result,
+    clip::{ClipModelConfig, Pooling, TextTowerConfig, VisionTowerConfig},
+    core::{
+        diffusion::{Scheduler, SchedulerConfig},
+        nn::{Activation, UNetConfig},
+        train::TrainSettings,
+    },
+    decoder::{DecoderConfig, TextProjectionConfig},
+    prior::{AutoregressiveConfig, PriorConfig},
+    upsample::UpsamplerConfig,
+};
+
+/// Width of embeddings and of the caption's tokens.
+pub const WIDTH: usize = 128;
+/// Longest caption in tokens.
+pub const CONTEXT: usize = 40;
+/// Side of the decoder's pictures, and of CLIP's.
+pub const SMALL: usize = 64;
+
+/// CLIP: 4 blocks over 8 × 8 patches, 3 over tokens.
+pub fn clip(vocabulary: usize, end: u32) -> ClipModelConfig {
+    let act = Activation::QuickGelu;
+    let (heads, hidden) = (4, 4 * WIDTH);
+    let pooling = Pooling::FirstOf(end);
+    let text =
+        TextTowerConfig::new(vocabulary, CONTEXT, WIDTH, 3, heads, hidden, WIDTH, act, pooling);
+    let vision = VisionTowerConfig::new(SMALL, 8, WIDTH, 4, heads, hidden, WIDTH, act);
+    ClipModelConfig::new(text, vision)
+}
+
+/// The diffusion prior.
+pub fn prior() -> PriorConfig {
+    PriorConfig::new(WIDTH, 4, 48, 4, CONTEXT)
+}
+
+/// The autoregressive prior over `codes` principal components.
+pub fn autoregressive(codes: usize) -> AutoregressiveConfig {
+    AutoregressiveConfig::new(WIDTH, CONTEXT, codes, 256, 4, 48, 4).with_dot_buckets(32)
+}
+
+/// The decoder.
+pub fn decoder() -> DecoderConfig {
+    let unet = UNetConfig::new(
+        3,
+        6,
+        vec![32, 64, 128, 192],
+        1,
+        vec![false, false, true, true],
+        vec![true, true, false, false],
+        true,
+        WIDTH,
+        true,
+    );
+    let unet = unet.with_groups(16).with_head_dim(32);
+    DecoderConfig::new(TextProjectionConfig::new(WIDTH, 128, WIDTH), unet, SMALL)
+}
+
+/// The upsamplers: 64 → 256 and 256 → 1024.
+pub fn upsampler(number: usize) -> UpsamplerConfig {
+    let (channels, size): (Vec<usize>, usize) = match number {
+        1 => (vec![24, 48, 64], 256),
+        _ => (vec![16, 24, 32], 1024),
+    };
+    let off = vec![false; channels.len()];
+    let unet = UNetConfig::new(6, 3, channels, 1, off.clone(), off, false, 0, true);
+    UpsamplerConfig::new(unet.with_groups(8), size)
+}
+
+/// The scheduler of a stage as diffusers writes it.
+pub fn scheduler_json(stage: &str) -> Value {
+    let (target, variance, range) = match stage {
+        "prior" => ("sample", "fixed_small_log", 5.0),
+        "decoder" => ("epsilon", "learned_range", 1.0),
+        // A small network that is used in few steps does better on what it can see.
+        _ => ("sample", "fixed_small_log", 1.0),
+    };
+    json!({
+        "_class_name": "UnCLIPScheduler", "beta_schedule": "squaredcos_cap_v2",
+        "num_train_timesteps": 1000, "prediction_type": target, "variance_type": variance,
+        "clip_sample": true, "clip_sample_range": range,
+    })
+}
+
+/// The scheduler of a stage.
+pub fn scheduler(stage: &str) -> Result<Scheduler> {
+    let config: SchedulerConfig = match serde_json::from_value(scheduler_json(stage)) {
+        Ok(config) => config,
+        Err(error) => return Err(unclip::Error::setting("scheduler", stage, error.to_string())),
+    };
+    config.scheduler(stage)
+}
+
+/// How a stage is trained: steps, batch and learning rate that two cores can bear for a few hours; a
+/// GPU takes more steps (`--steps`, `--batch`).
+pub fn settings(stage: &str) -> TrainSettings {
+    let (steps, batch, rate, every) = match stage {
+        "clip" => (6_000, 128, 1e-3, 250),
+        "prior" => (12_000, 256, 6e-4, 500),
+        "autoregressive" => (8_000, 128, 6e-4, 250),
+        "decoder" => (60_000, 16, 4e-4, 250),
+        "upsampler-256" => (12_000, 16, 5e-4, 250),
+        _ => (6_000, 8, 5e-4, 250),
+    };
+    TrainSettings {
+        learning_rate: rate,
+        save_every: every,
+        ema: 0.999,
+        weight_decay: 0.01,
+        spike: None,
+        ..TrainSettings::new(steps, batch)
+    }
+}

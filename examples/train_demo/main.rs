@@ -1,0 +1,117 @@
+//! Trains the demo model from nothing, stage by stage, and writes it as a checkpoint.
+//!
+//! ```sh
+//! cargo run --release --features train --example train_demo -- --out runs/demo
+//! cargo run --release --features train --example train_demo -- --out runs/demo --stage decoder
+//! ```
+
+mod config;
+mod data;
+#[path = "../demo/mod.rs"]
+mod demo;
+mod sheets;
+mod stages;
+#[path = "../support/mod.rs"]
+mod support;
+mod tokenizer;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, ValueEnum};
+use support::{DEVICES, Done, finish, parse_device};
+use unclip::burn::tensor::Device;
+
+/// Train the demo model: a world of coloured solids, captions, CLIP, both priors, the decoder and
+/// both upsamplers.
+///
+/// Stop it at any time: the same command goes on at the last checkpoint. OUT/model is a checkpoint
+/// that the other examples take with --checkpoint.
+#[derive(Parser, Debug)]
+#[command(version)]
+pub struct Args {
+    /// Folder of the run; it is made.
+    #[arg(long, value_name = "DIR", default_value = "runs/demo")]
+    out: PathBuf,
+
+    /// What to train; a stage needs those before it.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "all")]
+    stage: Vec<Stage>,
+
+    /// Steps, instead of the recipe's.
+    #[arg(long)]
+    steps: Option<usize>,
+
+    /// Samples in a step, instead of the recipe's.
+    #[arg(long)]
+    batch: Option<usize>,
+
+    /// Highest learning rate, instead of the recipe's.
+    #[arg(long)]
+    rate: Option<f64>,
+
+    /// Pieces that a batch is computed in.
+    #[arg(long)]
+    pieces: Option<usize>,
+
+    /// Stop after so many minutes in each stage, with a checkpoint.
+    #[arg(long)]
+    minutes: Option<f64>,
+
+    /// Threads that draw scenes.
+    #[arg(long, default_value_t = 1)]
+    workers: usize,
+
+    /// Where to compute; a GPU of several as NAME:NUMBER. Several share each batch, except CLIP's.
+    #[arg(long, value_parser = parse_device, value_delimiter = ',', default_value = DEVICES[0])]
+    device: Vec<Device>,
+}
+
+/// A stage of the demo model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Stage {
+    /// Every stage in order.
+    All,
+    /// Both CLIP towers.
+    Clip,
+    /// The diffusion prior.
+    Prior,
+    /// The autoregressive prior.
+    Autoregressive,
+    /// The decoder.
+    Decoder,
+    /// The upsampler from 64 to 256.
+    #[value(name = "upsampler-256")]
+    First,
+    /// The upsampler from 256 to 1024.
+    #[value(name = "upsampler-1024")]
+    Second,
+    /// Writes what is trained so far as a checkpoint.
+    Export,
+}
+
+fn main() -> ExitCode {
+    finish(run(&Args::parse()))
+}
+
+fn run(args: &Args) -> Done {
+    let wanted = |stage| args.stage.contains(&stage) || args.stage.contains(&Stage::All);
+    if wanted(Stage::Clip) {
+        stages::clip(args)?;
+    }
+    if wanted(Stage::Prior) {
+        stages::prior(args)?;
+    }
+    if wanted(Stage::Autoregressive) {
+        stages::autoregressive(args)?;
+    }
+    if wanted(Stage::Decoder) {
+        stages::decoder(args)?;
+    }
+    if wanted(Stage::First) {
+        stages::upsampler(args, 1)?;
+    }
+    if wanted(Stage::Second) {
+        stages::upsampler(args, 2)?;
+    }
+    stages::index(args)
+}

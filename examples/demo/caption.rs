@@ -195,14 +195,20 @@ pub fn full_caption(scene: &Scene) -> String {
         ([a], _) => a.clone(),
         ([a, b], None) => format!("{a} and {b}"),
         ([a, b, rest @ ..], Some(relation)) => {
-            let fits = |(_, meaning, turned): &&(&str, Relation, bool)| {
-                *meaning == relation && !turned
-            };
-            let words = RELATION_WORDS.iter().find(fits).map_or("and", |entry| entry.0);
+            let fits =
+                |(_, meaning, turned): &&(&str, Relation, bool)| *meaning == relation && !turned;
+            let words = RELATION_WORDS
+                .iter()
+                .find(fits)
+                .map_or("and", |entry| entry.0);
             let third = rest.first().map_or(String::new(), |c| format!(", and {c}"));
             format!("{a} {words} {b}{third}")
         }
-        (all, None) => format!("{} and {}", all[..all.len() - 1].join(", "), all[all.len() - 1]),
+        (all, None) => format!(
+            "{} and {}",
+            all[..all.len() - 1].join(", "),
+            all[all.len() - 1]
+        ),
         (_, Some(_)) => unreachable!("a relation is of two"),
     };
     let floor = background_words(scene.background)[0];

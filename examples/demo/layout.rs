@@ -96,9 +96,10 @@ fn somewhere(rng: &mut Rng) -> [f32; 3] {
 }
 
 fn stack(upper: &mut Object, lower: &mut Object, rng: &mut Rng) -> bool {
-    // A large thing on a small one would hide the top by which its shape is known.
-    let too_heavy = upper.size == Size::Large && lower.size == Size::Small;
-    if !lower.shape.supports() || too_heavy {
+    // Much more would hide the top by which the lower one's shape is known.
+    let classes = upper.size as i32 - lower.size as i32;
+    let too_wide = classes > if upper.shape == Shape::Cone { 0 } else { 1 };
+    if !lower.shape.supports() || too_wide {
         return false;
     }
     lower.at = [0.0, rng.between(-0.3, 0.3), 0.0];

@@ -186,7 +186,11 @@ pub fn is_of(request: &Request, scene: &Scene) -> bool {
     }
     request.objects.len() == objects.len()
         && request.background.is_none_or(|it| it == scene.background)
-        && request.objects.iter().zip(objects).all(|(wanted, it)| wanted.fits(it))
+        && request
+            .objects
+            .iter()
+            .zip(objects)
+            .all(|(wanted, it)| wanted.fits(it))
 }
 
 /// Which objects of a scene are the first and second of a relation that holds in it.
@@ -201,11 +205,11 @@ fn order(relation: Option<Relation>, scene: &Scene) -> Option<(usize, usize)> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use super::super::{
         caption::{caption, full_caption},
         rng::Rng,
     };
+    use super::*;
 
     #[test]
     fn every_caption_asks_for_its_scene() {

@@ -31,7 +31,7 @@ impl Rng {
 
     /// Uniform in `0..count`.
     pub fn below(&mut self, count: usize) -> usize {
-        ((self.bits() >> 32) * count as u64 >> 32) as usize
+        (((self.bits() >> 32) * count as u64) >> 32) as usize
     }
 
     /// True with this probability.

@@ -200,10 +200,10 @@ impl Object {
     pub fn radius(&self) -> f32 {
         let width = self.size.width();
         match self.shape {
-            Shape::Cube => 0.54 * width,
+            Shape::Cube => 0.56 * width,
             Shape::Sphere => 0.5 * width,
             Shape::Cylinder => 0.44 * width,
-            Shape::Cone => 0.53 * width,
+            Shape::Cone => 0.47 * width,
         }
     }
 
@@ -211,10 +211,10 @@ impl Object {
     pub fn height(&self) -> f32 {
         let width = self.size.width();
         match self.shape {
-            Shape::Cube => 0.54 * std::f32::consts::SQRT_2 * width,
+            Shape::Cube => 0.56 * std::f32::consts::SQRT_2 * width,
             Shape::Sphere => width,
             Shape::Cylinder => 0.92 * width,
-            Shape::Cone => 1.15 * width,
+            Shape::Cone => 1.12 * width,
         }
     }
 }

@@ -119,6 +119,15 @@ impl Canvas {
             .draw_pixmap(0, 0, over.pixels.as_ref(), &paint, whole, None);
     }
 
+    /// Makes each byte of every pixel the larger of its own and the other canvas's, which must be as
+    /// large: shadows of one lamp do not add up.
+    pub fn join(&mut self, other: &Self) {
+        let theirs = other.pixels.data();
+        for (own, &their) in self.pixels.data_mut().iter_mut().zip(theirs) {
+            *own = (*own).max(their);
+        }
+    }
+
     fn path(&self, points: &[Point], closed: bool) -> Option<Path> {
         let mut path = PathBuilder::with_capacity(points.len() + 1, points.len());
         for (i, &[x, y]) in points.iter().enumerate() {

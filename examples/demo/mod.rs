@@ -18,4 +18,5 @@ pub mod shadow;
 pub mod solid;
 pub mod split;
 pub mod surface;
+pub mod twin;
 pub mod world;

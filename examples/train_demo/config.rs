@@ -98,7 +98,7 @@ pub fn scheduler(stage: &str) -> Result<Scheduler> {
 /// GPU takes more steps (`--steps`, `--batch`).
 pub fn settings(stage: &str) -> TrainSettings {
     let (steps, batch, rate, every) = match stage {
-        "clip" => (6_000, 128, 1e-3, 250),
+        "clip" => (3_000, 64, 1e-3, 250),
         "prior" => (12_000, 256, 6e-4, 500),
         "autoregressive" => (8_000, 128, 6e-4, 250),
         "decoder" => (60_000, 16, 4e-4, 250),

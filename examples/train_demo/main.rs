@@ -5,6 +5,8 @@
 //! cargo run --release --features train --example train_demo -- --out runs/demo --stage decoder
 //! ```
 
+#![allow(unreachable_pub)]
+
 mod config;
 mod data;
 #[path = "../demo/mod.rs"]
@@ -61,7 +63,8 @@ pub struct Args {
     #[arg(long, default_value_t = 1)]
     workers: usize,
 
-    /// Where to compute; a GPU of several as NAME:NUMBER. Several share each batch, except CLIP's.
+    /// Where to compute; a GPU of several as NAME:NUMBER. Several share each batch; flex,flex uses two
+    /// cores better than flex.
     #[arg(long, value_parser = parse_device, value_delimiter = ',', default_value = DEVICES[0])]
     device: Vec<Device>,
 }

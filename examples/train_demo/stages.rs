@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use unclip::{
     ImageEncoder, TextEncoder,
-    burn::tensor::{Device, FloatDType},
+    burn::tensor::FloatDType,
     clip::{
         ClipImageEncoder, ClipImageProcessor, ClipTextEncoder, ClipTraining, load_text_tower,
         load_vision_tower, save_text_tower, save_vision_tower, tokenizer::ClipTokenizer,
@@ -35,7 +35,7 @@ use unclip::{
 
 use super::{
     Args, config,
-    data::{Embedded, World},
+    data::{Embedded, Twins, World},
     sheets,
     support::Done,
     tokenizer,
@@ -62,7 +62,7 @@ pub fn clip(args: &Args) -> Done {
     let processor = ClipImageProcessor::openai(config::SMALL as u32);
     let model = initialized(config.init(&args.device[0]), 1, &[])?;
     let recipe = ClipTraining::new(tokenizer, processor.clone());
-    let world = World { side: config::SMALL as u32 };
+    let world = Twins { side: config::SMALL as u32 };
     let trainer = train(args, "clip", recipe, model, Arc::new(world), |_| Ok(()))?;
     // Averaged weights only help where learning rates stay high; these fell to 0.
     let model = trainer.averaged();
@@ -281,16 +281,12 @@ fn train<R: Recipe>(
         ..recipe_settings
     };
     let folder = args.out.join(name);
-    let devices: &[Device] = match recipe.is_separable() {
-        true => &args.device,
-        false => &args.device[..1],
-    };
     let style = format!(
         "{name:>16} {{bar:32}} {{pos}}/{{len}} {{elapsed}} (left {{eta}}) {{msg}}"
     );
     let bar = ProgressBar::new(settings.steps as u64)
         .with_style(ProgressStyle::with_template(&style)?);
-    let mut trainer = Trainer::new(recipe, model, settings, devices)?;
+    let mut trainer = Trainer::new(recipe, model, settings, &args.device)?;
     if trainer.resume(&folder)? {
         bar.set_position(trainer.step() as u64);
         bar.reset_eta();

@@ -60,8 +60,9 @@ fn pieces_have_the_gradients_of_the_whole_batch_and_the_loss_is_clips() {
         .prepare(discs(7, 16), &mut Noise::from_seed(0))
         .unwrap();
     let examples: Vec<_> = examples.iter().collect();
-    let gradients = |pieces: usize| {
-        let pass = recipe.backward(&model, &examples, pieces, 1.0 / 7.0, &device);
+    let gradients = |pieces: usize, devices: usize| {
+        let devices = vec![device.clone(); devices];
+        let pass = recipe.backward(&model, &examples, pieces, 1.0 / 7.0, &devices);
         let pass = pass.unwrap();
         let mut all = All {
             gradients: &pass.gradients,
@@ -70,9 +71,9 @@ fn pieces_have_the_gradients_of_the_whole_batch_and_the_loss_is_clips() {
         model.visit(&mut all);
         (all.values, pass.losses)
     };
-    let (whole, losses) = gradients(1);
-    for pieces in [2, 3, 7] {
-        let (found, same) = gradients(pieces);
+    let (whole, losses) = gradients(1, 1);
+    for (pieces, devices) in [(2, 1), (3, 1), (7, 1), (1, 2), (2, 3)] {
+        let (found, same) = gradients(pieces, devices);
         assert_eq!(found.len(), whole.len());
         let length = |v: &[f32]| v.iter().map(|x| f64::from(x * x)).sum::<f64>().sqrt();
         let apart: Vec<f32> = found.iter().zip(&whole).map(|(a, b)| a - b).collect();

@@ -9,7 +9,7 @@ use unclip_core::{
     error::{Error, Result},
     image::to_host,
     noise::Noise,
-    train::{Captioned, Pass, Recipe, TrainSettings, accumulate, pictures, stack},
+    train::{Captioned, Pass, Recipe, TrainSettings, accumulate, pictures, shared, stack},
 };
 
 use crate::{
@@ -21,7 +21,7 @@ const LARGEST_SCALE: f64 = 4.605_170_185_988_092;
 
 /// Trains a [`ClipModel`] to find each caption's picture in the batch, and each picture's caption.
 ///
-/// The loss compares all samples of a batch with each other. With several pieces, all embeddings are
+/// The loss compares all samples of a batch with each other. With several pieces or devices, all embeddings are
 /// first computed without gradients, the loss's gradients with respect to them are taken, and each
 /// piece is then computed again to carry them on (arXiv 2101.06983): the gradients are those of the
 /// whole batch, in the memory of a piece.
@@ -35,6 +35,8 @@ pub struct ClipTraining {
 #[derive(Clone, Debug)]
 pub struct ClipExample {
     ids: Vec<u32>,
+    /// Tokens up to the caption's end.
+    length: usize,
     pixels: Vec<f32>,
     size: [usize; 2],
 }
@@ -69,10 +71,10 @@ impl ClipTraining {
         examples: &[&ClipExample],
         device: &Device,
     ) -> Result<[Tensor<2>; 2]> {
-        let ids: Vec<u32> = examples
-            .iter()
-            .flat_map(|e| e.ids.iter().copied())
-            .collect();
+        // Tokens are only seen by those after them: padding behind the longest caption changes nothing.
+        let length = examples.iter().map(|e| e.length).max().unwrap_or(0);
+        let ids = examples.iter().flat_map(|e| e.ids[..length].iter().copied());
+        let ids: Vec<u32> = ids.collect();
         let [height, width] = examples.first().map_or([0, 0], |e| e.size);
         let pixels = examples.iter().map(|e| &e.pixels[..]);
         let pixels: Tensor<4> = stack(pixels, &[3, height, width], device)?;
@@ -81,6 +83,10 @@ impl ClipTraining {
             model.vision.forward(pixels)?.embedding,
         ])
     }
+}
+
+fn pieces_of<'a, E>(share: &'a [E], pieces: usize) -> impl Iterator<Item = &'a [E]> {
+    share.chunks(share.len().div_ceil(pieces.max(1)).max(1))
 }
 
 /// The loss of each pair, `[b]`: the mean over the batch is CLIP's.
@@ -105,13 +111,15 @@ impl Recipe for ClipTraining {
     fn prepare(&mut self, samples: Vec<Captioned>, _: &mut Noise) -> Result<Vec<ClipExample>> {
         let captions: Vec<&str> = samples.iter().map(|s| &s.caption[..]).collect();
         let tokens = self.tokenizer.encode_batch(&captions)?;
-        let ids = tokens.ids.chunks(tokens.length.max(1));
+        let length = tokens.length.max(1);
+        let rows = tokens.ids.chunks(length).zip(tokens.mask.chunks(length));
         let pictures = pictures(&samples);
         let mut examples = Vec::with_capacity(samples.len());
-        for (picture, ids) in pictures.iter().zip(ids) {
+        for (picture, (ids, mask)) in pictures.iter().zip(rows) {
             let (pixels, size) = self.processor.values(picture)?;
             examples.push(ClipExample {
                 ids: ids.to_vec(),
+                length: mask.iter().filter(|is_token| **is_token).count(),
                 pixels,
                 size,
             });
@@ -129,30 +137,39 @@ impl Recipe for ClipTraining {
         Ok(pair_losses(text, image, model.logit_scale()))
     }
 
-    fn is_separable(&self) -> bool {
-        false
-    }
-
     fn backward(
         &self,
         model: &ClipModel,
         examples: &[&ClipExample],
         pieces: usize,
         scale: f64,
-        device: &Device,
+        devices: &[Device],
     ) -> Result<Pass> {
-        let size = examples.len().div_ceil(pieces.max(1)).max(1);
-        let plain = model.valid();
-        let host = device.clone().without_autodiff();
-        let mut embeddings = [Vec::new(), Vec::new()];
-        for piece in examples.chunks(size) {
-            let found = self.embed(&plain, piece, &host)?;
-            for (all, found) in embeddings.iter_mut().zip(found) {
-                all.push(found);
-            }
+        let Some(main) = devices.first() else {
+            return Err(Error::setting("devices", 0, "at least 1 is needed"));
+        };
+        if let ([device], 0..=1) = (devices, pieces) {
+            let losses = self.loss(model, examples, device)?;
+            let values = to_host(losses.clone().inner(), "loss")?;
+            let gradients = (losses.sum() * scale).backward();
+            return Ok(Pass {
+                gradients: GradientsParams::from_grads(gradients, model),
+                losses: values,
+            });
         }
-        let [text, image] =
-            embeddings.map(|all| Tensor::from_inner(Tensor::cat(all, 0)).require_grad());
+        let main = main.clone().without_autodiff();
+        let found = shared(&model.valid(), examples, devices, |model, _, share, device| {
+            let device = device.clone().without_autodiff();
+            let pieces = pieces_of(share, pieces);
+            let found: Result<Vec<_>> = pieces.map(|p| self.embed(model, p, &device)).collect();
+            let (text, image): (Vec<_>, Vec<_>) = found?.into_iter().map(|[t, i]| (t, i)).unzip();
+            Ok([text, image].map(|all| Tensor::cat(all, 0)))
+        })?;
+        let (text, image): (Vec<_>, Vec<_>) = found.into_iter().map(|[t, i]| (t, i)).unzip();
+        let [text, image] = [text, image].map(|all| {
+            let all = all.into_iter().map(|part| part.to_device(&main)).collect();
+            Tensor::from_inner(Tensor::cat(all, 0)).require_grad()
+        });
         let losses = pair_losses(text.clone(), image.clone(), model.logit_scale());
         let values = to_host(losses.clone().inner(), "loss")?;
         let gradients = (losses.sum() * scale).backward();
@@ -161,20 +178,28 @@ impl Recipe for ClipTraining {
             let expected = "embeddings that the loss depends on";
             return Err(Error::setting("embeddings", "no gradient", expected));
         };
-        let mut pass = Pass {
+        let mut passes = vec![Pass {
             gradients: GradientsParams::from_grads(gradients, model),
             losses: values,
-        };
-        for (i, piece) in examples.chunks(size).enumerate() {
-            let carried = |gradient: &Tensor<2>| {
-                Tensor::from_inner(gradient.clone().narrow(0, i * size, piece.len()))
-            };
-            let [text, image] = self.embed(model, piece, device)?;
-            let surrogate = (text * carried(&of_text)).sum() + (image * carried(&of_image)).sum();
-            let gradients = GradientsParams::from_grads(surrogate.backward(), model);
-            pass.gradients = accumulate(model, pass.gradients, gradients);
-        }
-        Ok(pass)
+        }];
+        passes.extend(shared(model, examples, devices, |model, first, share, device| {
+            let plain = device.clone().without_autodiff();
+            let (mut pass, mut at) = (Pass::default(), first);
+            for piece in pieces_of(share, pieces) {
+                let carried = |gradient: &Tensor<2>| {
+                    let rows = gradient.clone().narrow(0, at, piece.len());
+                    Tensor::from_inner(rows.to_device(&plain))
+                };
+                let [text, image] = self.embed(model, piece, device)?;
+                let surrogate =
+                    (text * carried(&of_text)).sum() + (image * carried(&of_image)).sum();
+                let gradients = GradientsParams::from_grads(surrogate.backward(), model);
+                pass.gradients = accumulate(model, pass.gradients, gradients);
+                at += piece.len();
+            }
+            Ok(pass)
+        })?);
+        Ok(Pass::sum(model, passes, devices))
     }
 
     fn constrained(&self, mut model: ClipModel) -> ClipModel {

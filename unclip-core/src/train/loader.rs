@@ -30,6 +30,12 @@ pub trait Samples: Send + Sync + 'static {
     /// Whatever is wrong with this sample; it is then left out.
     fn get(&self, index: usize, draw: u64) -> Result<Self::Item>;
 
+    /// Neighbours that are read into one batch: shuffling moves them together. A loss that compares
+    /// samples with each other learns most from those that hardly differ.
+    fn together(&self) -> usize {
+        1
+    }
+
     /// Its name in messages.
     fn name(&self, index: usize) -> String {
         format!("sample {index}")
@@ -87,7 +93,13 @@ impl<T: Send + 'static> Loader<T> {
                 return Err(Error::setting(name, 0, "at least 1 is needed"));
             }
         }
-        let order = Order::new(samples.len(), seed);
+        let together = samples.together().max(1);
+        if !samples.len().is_multiple_of(together) || !batch.is_multiple_of(together) {
+            let expected = format!("a multiple of {together}, as samples stand together");
+            let found = format!("{batch} of {}", samples.len());
+            return Err(Error::setting("batch", found, expected));
+        }
+        let order = Order::new(samples.len() / together, seed);
         let start = |worker: usize| {
             let (sender, receiver) = sync_channel(AHEAD);
             let samples = samples.clone();
@@ -125,6 +137,7 @@ fn read<T: Send + 'static>(
     steps: impl Iterator<Item = usize>,
     sender: &SyncSender<Batch<T>>,
 ) {
+    let together = samples.together().max(1) as u64;
     for step in steps {
         let mut found = Batch {
             items: Vec::with_capacity(batch),
@@ -133,7 +146,7 @@ fn read<T: Send + 'static>(
         };
         for row in 0..batch {
             let place = (step * batch + row) as u64;
-            let index = order.at(place);
+            let index = order.at(place / together) * together as usize + (place % together) as usize;
             match samples.get(index, mix(seed ^ mix(place))) {
                 Ok(item) => {
                     found.items.push(item);

@@ -32,6 +32,6 @@ pub use loader::{Batch, Broken, Loader, Samples};
 pub use log::{LogRow, read_log};
 pub use optimizer::Optimizer;
 pub use order::Order;
-pub use recipe::{Pass, Recipe, accumulate};
+pub use recipe::{Pass, Recipe, accumulate, shared};
 pub use settings::TrainSettings;
 pub use trainer::{Progress, Trainer};

@@ -1,5 +1,7 @@
 //! What is trained, and on what.
 
+use std::thread;
+
 use burn::{
     module::Module,
     optim::{GradientsAccumulator, GradientsParams},
@@ -46,7 +48,8 @@ pub trait Recipe: Send + Sync {
         device: &Device,
     ) -> Result<Tensor<1>>;
 
-    /// Gradients of the examples' summed loss times `scale`, computed in `pieces`.
+    /// Gradients of the examples' summed loss times `scale`: each device takes a share of the examples,
+    /// in `pieces` one after the other, and the sum is on the first device.
     ///
     /// Recipes whose loss compares the examples of a batch with each other bring their own.
     ///
@@ -58,28 +61,28 @@ pub trait Recipe: Send + Sync {
         examples: &[&Self::Example],
         pieces: usize,
         scale: f64,
-        device: &Device,
-    ) -> Result<Pass> {
-        let mut pass = Pass::default();
-        for piece in examples.chunks(examples.len().div_ceil(pieces.max(1)).max(1)) {
-            let losses = self.loss(model, piece, device)?;
-            let values = to_host(losses.clone().inner(), "loss")?;
-            if values.len() != piece.len() {
-                let expected = format!("[{}], one for each example", piece.len());
-                return Err(Error::shape("the losses", &[values.len()], expected));
+        devices: &[Device],
+    ) -> Result<Pass>
+    where
+        Self: Sized,
+    {
+        let passes = shared(model, examples, devices, |model, _, share, device| {
+            let mut pass = Pass::default();
+            for piece in share.chunks(share.len().div_ceil(pieces.max(1)).max(1)) {
+                let losses = self.loss(model, piece, device)?;
+                let values = to_host(losses.clone().inner(), "loss")?;
+                if values.len() != piece.len() {
+                    let expected = format!("[{}], one for each example", piece.len());
+                    return Err(Error::shape("the losses", &[values.len()], expected));
+                }
+                pass.losses.extend(values);
+                let gradients = (losses.sum() * scale).backward();
+                let gradients = GradientsParams::from_grads(gradients, model);
+                pass.gradients = accumulate(model, pass.gradients, gradients);
             }
-            pass.losses.extend(values);
-            let gradients = (losses.sum() * scale).backward();
-            let gradients = GradientsParams::from_grads(gradients, model);
-            pass.gradients = accumulate(model, pass.gradients, gradients);
-        }
-        Ok(pass)
-    }
-
-    /// Whether the loss of an example depends on nothing but that example, so that devices can share
-    /// a batch.
-    fn is_separable(&self) -> bool {
-        true
+            Ok(pass)
+        })?;
+        Ok(Pass::sum(model, passes, devices))
     }
 
     /// The model after a step, with parameters brought back into their range.
@@ -114,6 +117,60 @@ pub struct Pass {
     pub gradients: GradientsParams,
     /// In the order of the examples.
     pub losses: Vec<f32>,
+}
+
+impl Pass {
+    /// The sum of what several devices found, on the first of them.
+    pub fn sum<M: Module>(model: &M, passes: Vec<Self>, devices: &[Device]) -> Self {
+        let mut sum = Self::default();
+        for pass in passes {
+            let gradients = match devices {
+                [main, _, ..] => {
+                    let main = main.clone().without_autodiff();
+                    pass.gradients.to_device(&main, model)
+                }
+                _ => pass.gradients,
+            };
+            sum.gradients = accumulate(model, sum.gradients, gradients);
+            sum.losses.extend(pass.losses);
+        }
+        sum
+    }
+}
+
+/// Runs `run` on every device at once with its share of the examples, and the place of the share's
+/// first example in all; results are in the order of the examples.
+///
+/// On a CPU that is given several times this uses more cores than one computation does, as many
+/// operations there run on one.
+///
+/// # Errors
+/// The first error of a share.
+pub fn shared<M: Module, E: Sync, T: Send>(
+    model: &M,
+    examples: &[E],
+    devices: &[Device],
+    run: impl Fn(&M, usize, &[E], &Device) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let size = examples.len().div_ceil(devices.len().max(1)).max(1);
+    if let [device] = devices {
+        return Ok(vec![run(model, 0, examples, device)?]);
+    }
+    thread::scope(|scope| {
+        let shares = examples.chunks(size).zip(devices).enumerate();
+        let started: Vec<_> = shares
+            .map(|(i, (share, device))| {
+                let (model, run) = (model.clone(), &run);
+                scope.spawn(move || run(&model.fork(device), i * size, share, device))
+            })
+            .collect();
+        let joined = started.into_iter().map(|thread| match thread.join() {
+            Ok(result) => result,
+            // A bug in the recipe: it goes on as the panic that it was.
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        joined.collect()
+    })
 }
 
 /// The sum of two gradients.

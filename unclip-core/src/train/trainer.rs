@@ -4,14 +4,13 @@ use std::{
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
-    thread,
     time::Instant,
 };
 
 use burn::{module::Module, tensor::Device};
 
 use super::{
-    Broken, Loader, LogRow, Optimizer, Pass, Recipe, Samples, TrainSettings, accumulate,
+    Broken, Loader, LogRow, Optimizer, Pass, Recipe, Samples, TrainSettings,
     checkpoint::{self, State},
     latest_checkpoint,
     log::{Log, read_log},
@@ -82,10 +81,6 @@ impl<R: Recipe> Trainer<R> {
         let Some(main) = devices.first() else {
             return Err(Error::setting("devices", 0, "at least 1 is needed"));
         };
-        if devices.len() > 1 && !recipe.is_separable() {
-            let expected = "1: this loss compares all samples of a batch with each other";
-            return Err(Error::setting("devices", devices.len(), expected));
-        }
         let devices: Vec<Device> = devices.iter().map(|d| d.clone().autodiff()).collect();
         Ok(Self {
             recipe,
@@ -238,37 +233,7 @@ impl<R: Recipe> Trainer<R> {
         let scale = 1.0 / examples.len() as f64;
         let all: Vec<&R::Example> = examples.iter().collect();
         let (recipe, pieces) = (&self.recipe, self.settings.pieces);
-        let shares: Vec<_> = all.chunks(all.len().div_ceil(self.devices.len())).collect();
-        if shares.len() == 1 {
-            return recipe.backward(self.model(), &all, pieces, scale, &self.devices[0]);
-        }
-        let passes = thread::scope(|scope| {
-            let started: Vec<_> = shares
-                .into_iter()
-                .zip(&self.devices)
-                .map(|(share, device)| {
-                    let model = self.model().clone();
-                    scope.spawn(move || {
-                        let model = model.fork(device);
-                        recipe.backward(&model, share, pieces, scale, device)
-                    })
-                })
-                .collect();
-            let joined = started.into_iter().map(|thread| match thread.join() {
-                Ok(pass) => pass,
-                // A bug in the recipe: it goes on as the panic that it was.
-                Err(panic) => std::panic::resume_unwind(panic),
-            });
-            joined.collect::<Result<Vec<Pass>>>()
-        })?;
-        let main = self.devices[0].clone().without_autodiff();
-        let mut sum = Pass::default();
-        for pass in passes {
-            let gradients = pass.gradients.to_device(&main, self.model());
-            sum.gradients = accumulate(self.model(), sum.gradients, gradients);
-            sum.losses.extend(pass.losses);
-        }
-        Ok(sum)
+        recipe.backward(self.model(), &all, pieces, scale, &self.devices)
     }
 
     fn note_broken(&mut self, broken: Vec<Broken>) -> Result<()> {

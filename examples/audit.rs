@@ -81,7 +81,7 @@ fn run(args: &Args) -> Done {
         questions.push((name, captions, matcher.embed_texts(&texts)?));
     }
 
-    let unclip = args.common.load(false)?;
+    let unclip = args.common.load()?;
     let seed = args.common.seed.unwrap_or(0);
     let style = "{bar:40} {pos}/{len} pictures {elapsed} (left {eta})";
     let bar = ProgressBar::new((prompts.len() * args.images) as u64)

@@ -89,7 +89,7 @@ fn mask(args: &Args, picture: &DynamicImage) -> Result<Mask, Box<dyn Error>> {
 fn run(args: &Args) -> Done {
     let picture = open_picture(&args.picture)?;
     let mask = mask(args, &picture)?;
-    let unclip = args.common.load(args.follow)?;
+    let unclip = args.common.load()?;
     let mut bars = StageBars::default();
     let job = unclip
         .edit(&picture, &mask, &args.prompt)

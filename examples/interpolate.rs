@@ -52,7 +52,7 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Done {
     let pictures = args.pictures.iter().map(|path| open_picture(path));
     let pictures = pictures.collect::<Result<Vec<DynamicImage>, _>>()?;
-    let unclip = args.common.load(true)?;
+    let unclip = args.common.load()?;
     let mut bars = StageBars::default();
     let job = unclip.interpolate(pictures).frames(args.frames);
     let mut job = args.common.apply(job)?;

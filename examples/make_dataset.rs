@@ -71,7 +71,7 @@ fn run(args: &Args) -> Done {
         (None, Some(path)) => captions(&read_lists(path)?, args.count, seed)?,
         (None, None) => return Err("--captions or --grammar is needed".into()),
     };
-    let unclip = args.common.load(false)?;
+    let unclip = args.common.load()?;
     // Checks the flags once, where a mistake can be told.
     drop(args.common.apply(unclip.text_to_image(""))?);
     let style = "{bar:40} {pos}/{len} {elapsed} (left {eta})";

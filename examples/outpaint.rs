@@ -77,7 +77,7 @@ fn run(args: &Args) -> Done {
     if extend == Extend::default() {
         return Err("give --all, --left, --top, --right or --bottom".into());
     }
-    let unclip = args.common.load(false)?;
+    let unclip = args.common.load()?;
     let mut bars = StageBars::default();
     let job = unclip
         .outpaint(&picture, extend, &args.prompt)

@@ -52,7 +52,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Done {
-    let unclip = args.common.load(true)?;
+    let unclip = args.common.load()?;
     let embeddings = match (&args.pictures, &args.captions) {
         (Some(folder), _) => of_pictures(&unclip, folder)?,
         (None, Some(file)) => of_captions(&unclip, &read_lines(file)?, args.common.seed)?,

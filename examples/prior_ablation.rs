@@ -10,7 +10,7 @@ mod support;
 use std::{error::Error, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use support::{Common, Done, StageBars, finish};
+use support::{Common, Done, StageBars, demo_model, finish};
 use unclip::{
     UnClip,
     core::{
@@ -37,7 +37,7 @@ struct Args {
     images: usize,
 
     /// Folder of an autoregressive prior of this checkpoint's CLIP, as `save_autoregressive_prior`
-    /// writes it. Without it that row is left out.
+    /// writes it. Default: the demo model's; with --checkpoint that row is left out.
     #[arg(long, value_name = "DIR")]
     autoregressive: Option<PathBuf>,
 
@@ -58,7 +58,7 @@ fn run(args: &Args) -> Done {
         precision: args.common.dtype.into(),
         ..LoadOptions::default()
     };
-    let mut unclip = args.common.load(false)?;
+    let mut unclip = args.common.load()?;
     let mut rows = Vec::new();
     let mut add = |name: &str, unclip: &UnClip| -> Result<(), Box<dyn Error>> {
         eprintln!("{name}");
@@ -73,9 +73,11 @@ fn run(args: &Args) -> Done {
     add("caption only", &unclip)?;
     unclip.replace_prior(Box::new(TextAsImage));
     add("text embedding as image embedding", &unclip)?;
-    match &args.autoregressive {
+    let demos = || demo_model().join("autoregressive_prior");
+    let is_demo = args.common.checkpoint.is_none();
+    match args.autoregressive.clone().or_else(|| is_demo.then(demos)) {
         Some(folder) => {
-            let prior = load_autoregressive_prior(folder, &args.common.device, options)?;
+            let prior = load_autoregressive_prior(&folder, &args.common.device, options)?;
             unclip.replace_prior(Box::new(prior));
             add("autoregressive prior", &unclip)?;
         }

@@ -51,7 +51,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Done {
     let picture = open_picture(&args.picture)?;
-    let unclip = args.common.load(true)?;
+    let unclip = args.common.load()?;
     let mut bars = StageBars::default();
     let job = unclip.text_diff(&picture, &args.from, &args.to);
     let job = args

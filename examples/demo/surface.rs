@@ -144,9 +144,9 @@ fn brightest_fit(samples: &[([f32; 4], f32)]) -> [f32; 4] {
             }
         }
     }
-    for i in 0..4 {
+    for (i, row) in rows.iter_mut().enumerate() {
         // A cube's three faces do not tell all four weights: a little keeps them small.
-        rows[i][i] += 1e-3 * (samples.len() as f32 + 1.0);
+        row[i] += 1e-3 * (samples.len() as f32 + 1.0);
     }
     for i in 0..4 {
         let pivot = rows[i].map(|x| x / rows[i][i]);

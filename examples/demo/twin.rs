@@ -9,7 +9,9 @@ use super::{
 /// The same scene with two objects' colours exchanged, or one object in another colour; nothing where
 /// only held-out combinations are left.
 pub fn twin(scene: &Scene, rng: &mut Rng) -> Option<Scene> {
-    (0..20).map(|_| changed(scene, rng)).find(|twin| !is_held_out(twin))
+    (0..20)
+        .map(|_| changed(scene, rng))
+        .find(|twin| !is_held_out(twin))
 }
 
 fn changed(scene: &Scene, rng: &mut Rng) -> Scene {
@@ -36,7 +38,9 @@ mod tests {
         let mut found = 0;
         for seed in 0..300 {
             let scene = train_scene(seed);
-            let Some(twin) = twin(&scene, &mut Rng::new(seed)) else { continue };
+            let Some(twin) = twin(&scene, &mut Rng::new(seed)) else {
+                continue;
+            };
             found += 1;
             assert!(twin != scene && !is_held_out(&twin));
         }

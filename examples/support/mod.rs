@@ -41,7 +41,7 @@ pub fn finish(done: Done) -> ExitCode {
 /// Flags for the checkpoint, where it runs, and how its stages are run.
 #[derive(Args, Debug)]
 pub struct Common {
-    /// Folder of the checkpoint, the one with model_index.json.
+    /// Folder of the checkpoint, the one with model_index.json. Default: the demo model.
     #[arg(long, value_name = "DIR")]
     pub checkpoint: Option<PathBuf>,
 
@@ -103,27 +103,24 @@ pub fn shipped(name: &str) -> PathBuf {
         .join(name)
 }
 
+/// The demo model, which comes with the repository.
+pub fn demo_model() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo")
+}
+
 impl Common {
-    /// Opens the checkpoint, or the tests' tiny one. With `reads_pictures` that one gets a vision
-    /// tower.
-    pub fn load(&self, reads_pictures: bool) -> Result<UnClip, unclip::Error> {
-        self.builder(reads_pictures).build()
+    /// Opens the checkpoint, or the demo model.
+    pub fn load(&self) -> Result<UnClip, unclip::Error> {
+        self.builder().build()
     }
 
     /// The same, to change something about it.
-    pub fn builder(&self, reads_pictures: bool) -> unclip::Builder {
-        let mut clip = self.clip.clone();
-        let checkpoint = self.checkpoint.clone().unwrap_or_else(|| {
-            eprintln!("no --checkpoint: using the tests' tiny one, whose pictures are noise");
-            if reads_pictures && clip.is_none() {
-                clip = Some(shipped("unclip_variation/image_encoder"));
-            }
-            shipped("unclip")
-        });
+    pub fn builder(&self) -> unclip::Builder {
+        let checkpoint = self.checkpoint.clone().unwrap_or_else(demo_model);
         let mut builder = UnClip::builder(&self.device)
             .checkpoint(checkpoint)
             .precision(self.dtype.into());
-        if let Some(clip) = clip {
+        if let Some(clip) = &self.clip {
             builder = builder.clip_vision(clip);
         }
         if self.low_memory {

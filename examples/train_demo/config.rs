@@ -26,8 +26,9 @@ pub fn clip(vocabulary: usize, end: u32) -> ClipModelConfig {
     let act = Activation::QuickGelu;
     let (heads, hidden) = (4, 4 * WIDTH);
     let pooling = Pooling::FirstOf(end);
-    let text =
-        TextTowerConfig::new(vocabulary, CONTEXT, WIDTH, 3, heads, hidden, WIDTH, act, pooling);
+    let text = TextTowerConfig::new(
+        vocabulary, CONTEXT, WIDTH, 3, heads, hidden, WIDTH, act, pooling,
+    );
     let vision = VisionTowerConfig::new(SMALL, 8, WIDTH, 4, heads, hidden, WIDTH, act);
     ClipModelConfig::new(text, vision)
 }
@@ -89,7 +90,13 @@ pub fn scheduler_json(stage: &str) -> Value {
 pub fn scheduler(stage: &str) -> Result<Scheduler> {
     let config: SchedulerConfig = match serde_json::from_value(scheduler_json(stage)) {
         Ok(config) => config,
-        Err(error) => return Err(unclip::Error::setting("scheduler", stage, error.to_string())),
+        Err(error) => {
+            return Err(unclip::Error::setting(
+                "scheduler",
+                stage,
+                error.to_string(),
+            ));
+        }
     };
     config.scheduler(stage)
 }

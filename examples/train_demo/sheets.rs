@@ -13,7 +13,11 @@ use super::{
     stages::{image_encoder, text_encoder},
     support::Done,
 };
-use crate::demo::{caption::full_caption, render::render, split::{held_out_scene, train_scene}};
+use crate::demo::{
+    caption::full_caption,
+    render::render,
+    split::{held_out_scene, train_scene},
+};
 
 /// Scenes of a sheet: half of them as training sees them, half of combinations it never sees.
 const SCENES: u64 = 16;
@@ -63,10 +67,16 @@ impl Decoder {
             .run()?;
         let rows = self.truth.chunks(8).zip(output.images.chunks(8));
         let all = rows.flat_map(|(truth, made)| {
-            truth.iter().map(DynamicImage::to_rgb8).chain(made.iter().cloned())
+            truth
+                .iter()
+                .map(DynamicImage::to_rgb8)
+                .chain(made.iter().cloned())
         });
         let sheet = unclip::core::image::contact_sheet(&all.collect::<Vec<_>>(), 8, 2);
-        let path = args.out.join("decoder").join(format!("samples-{step:06}.png"));
+        let path = args
+            .out
+            .join("decoder")
+            .join(format!("samples-{step:06}.png"));
         unclip::core::image::save_png(&sheet, &path, &[])?;
         Ok(())
     }

@@ -62,12 +62,24 @@ pub fn clip(args: &Args) -> Done {
     let processor = ClipImageProcessor::openai(config::SMALL as u32);
     let model = initialized(config.init(&args.device[0]), 1, &[])?;
     let recipe = ClipTraining::new(tokenizer, processor.clone());
-    let world = Twins { side: config::SMALL as u32 };
+    let world = Twins {
+        side: config::SMALL as u32,
+    };
     let trainer = train(args, "clip", recipe, model, Arc::new(world), |_| Ok(()))?;
     // Averaged weights only help where learning rates stay high; these fell to 0.
     let model = trainer.averaged();
-    save_text_tower(&model.text, &config.text, &folder.join("text_encoder"), SHIPPED)?;
-    save_vision_tower(&model.vision, &config.vision, &folder.join("image_encoder"), SHIPPED)?;
+    save_text_tower(
+        &model.text,
+        &config.text,
+        &folder.join("text_encoder"),
+        SHIPPED,
+    )?;
+    save_vision_tower(
+        &model.vision,
+        &config.vision,
+        &folder.join("image_encoder"),
+        SHIPPED,
+    )?;
     processor.save(&folder.join("feature_extractor"))?;
     Ok(())
 }
@@ -78,7 +90,11 @@ pub fn text_encoder(args: &Args) -> Fallible<ClipTextEncoder> {
     let tower = folder.join("text_encoder");
     let tower = load_text_tower(&tower, None, device, LoadOptions::default())?;
     let tokenizer = ClipTokenizer::load(&folder.join("tokenizer"))?;
-    Ok(ClipTextEncoder::new(tokenizer, Resident::Kept(tower), device))
+    Ok(ClipTextEncoder::new(
+        tokenizer,
+        Resident::Kept(tower),
+        device,
+    ))
 }
 
 /// The image encoder as it is shipped.
@@ -87,7 +103,11 @@ pub fn image_encoder(args: &Args) -> Fallible<ClipImageEncoder> {
     let tower = folder.join("image_encoder");
     let tower = load_vision_tower(&tower, None, device, LoadOptions::default())?;
     let processor = ClipImageProcessor::load(&folder.join("feature_extractor"))?;
-    Ok(ClipImageEncoder::new(processor, Resident::Kept(tower), device))
+    Ok(ClipImageEncoder::new(
+        processor,
+        Resident::Kept(tower),
+        device,
+    ))
 }
 
 /// Embeddings of the first scenes, computed once.
@@ -96,8 +116,8 @@ fn embeddings(args: &Args) -> Fallible<Arc<Vec<Vec<f32>>>> {
     if !path.exists() {
         let encoder = image_encoder(args)?;
         let style = "embedding scenes {bar:40} {pos}/{len} {elapsed} (left {eta})";
-        let bar = ProgressBar::new(EMBEDDED as u64)
-            .with_style(ProgressStyle::with_template(style)?);
+        let bar =
+            ProgressBar::new(EMBEDDED as u64).with_style(ProgressStyle::with_template(style)?);
         let mut bytes = Vec::with_capacity(EMBEDDED * config::WIDTH * 4);
         for first in (0..EMBEDDED).step_by(100) {
             let picture = |i| render(&train_scene(i as u64), config::SMALL as u32);
@@ -111,9 +131,13 @@ fn embeddings(args: &Args) -> Fallible<Arc<Vec<Vec<f32>>>> {
         bar.finish();
     }
     let bytes = std::fs::read(&path)?;
-    let values = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    let values = bytes
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
     let values: Vec<f32> = values.collect();
-    Ok(Arc::new(values.chunks(config::WIDTH).map(<[f32]>::to_vec).collect()))
+    Ok(Arc::new(
+        values.chunks(config::WIDTH).map(<[f32]>::to_vec).collect(),
+    ))
 }
 
 /// The diffusion prior on those embeddings.
@@ -123,7 +147,10 @@ pub fn prior(args: &Args) -> Done {
     let process = config::scheduler("prior")?.process;
     let samples: Vec<EmbeddedCaption> = embeddings
         .iter()
-        .map(|e| EmbeddedCaption { embedding: e.clone(), caption: String::new() })
+        .map(|e| EmbeddedCaption {
+            embedding: e.clone(),
+            caption: String::new(),
+        })
         .collect();
     let (mean, deviation) = embedding_statistics(&samples)?;
     let model = initialized(config.init(&args.device[0]), 2, &[])?;
@@ -131,7 +158,12 @@ pub fn prior(args: &Args) -> Done {
     let recipe = PriorTraining::new(&config, process, Box::new(text_encoder(args)?));
     let data = Arc::new(Embedded { embeddings });
     let trainer = train(args, "prior", recipe, model, data, |_| Ok(()))?;
-    save_prior(&trainer.averaged(), &config, &model_folder(args).join("prior"), SHIPPED)?;
+    save_prior(
+        &trainer.averaged(),
+        &config,
+        &model_folder(args).join("prior"),
+        SHIPPED,
+    )?;
     Ok(())
 }
 
@@ -142,11 +174,16 @@ pub fn autoregressive(args: &Args) -> Done {
     let some: Vec<f32> = embeddings.iter().take(20_000).flatten().copied().collect();
     let pca = Pca::fit(&some, config::WIDTH)?;
     let dims = pca.dims_for(0.99);
-    println!("{dims} of {} dimensions hold 99 % of the variance", pca.dims());
+    println!(
+        "{dims} of {} dimensions hold 99 % of the variance",
+        pca.dims()
+    );
     let codec = EmbeddingCodec::fit(pca.truncated(dims)?, &some, 256)?;
     let edges = {
         let rows: Vec<_> = (0..2000_usize).collect();
-        let data = Embedded { embeddings: embeddings.clone() };
+        let data = Embedded {
+            embeddings: embeddings.clone(),
+        };
         let samples = rows.iter().map(|i| data.get(*i, *i as u64));
         let samples = samples.collect::<Result<Vec<_>, _>>()?;
         let texts: Vec<&str> = samples.iter().map(|s| &s.caption[..]).collect();
@@ -179,7 +216,9 @@ pub fn decoder(args: &Args) -> Done {
     // Captions are worth more here than in the paper: they say what is where.
     let recipe = DecoderTraining::new(&config, process, Box::new(text), Box::new(image))
         .with_dropout(0.1, 0.2);
-    let world = World { side: config::SMALL as u32 };
+    let world = World {
+        side: config::SMALL as u32,
+    };
     let mut sheet = sheets::Decoder::new(args)?;
     let trainer = train(args, "decoder", recipe, model, Arc::new(world), |trainer| {
         sheet.make(args, trainer.averaged(), trainer.step())
@@ -204,11 +243,21 @@ pub fn upsampler(args: &Args, number: usize) -> Done {
     let recipe = UpsamplerTraining::new(&config, low, process)
         .with_degradation(degradation)
         .with_crop(crop);
-    let world = World { side: config.size as u32 };
+    let world = World {
+        side: config.size as u32,
+    };
     let trainer = train(args, name, recipe, model, Arc::new(world), |_| Ok(()))?;
-    let folder = model_folder(args).join(folder_of(number)).display().to_string();
+    let folder = model_folder(args)
+        .join(folder_of(number))
+        .display()
+        .to_string();
     let network = trainer.averaged();
-    save_upsampler(&network, &config, Path::new(&format!("{folder}_first")), SHIPPED)?;
+    save_upsampler(
+        &network,
+        &config,
+        Path::new(&format!("{folder}_first")),
+        SHIPPED,
+    )?;
     Ok(())
 }
 
@@ -281,11 +330,9 @@ fn train<R: Recipe>(
         ..recipe_settings
     };
     let folder = args.out.join(name);
-    let style = format!(
-        "{name:>16} {{bar:32}} {{pos}}/{{len}} {{elapsed}} (left {{eta}}) {{msg}}"
-    );
-    let bar = ProgressBar::new(settings.steps as u64)
-        .with_style(ProgressStyle::with_template(&style)?);
+    let style = format!("{name:>16} {{bar:32}} {{pos}}/{{len}} {{elapsed}} (left {{eta}}) {{msg}}");
+    let bar =
+        ProgressBar::new(settings.steps as u64).with_style(ProgressStyle::with_template(&style)?);
     let mut trainer = Trainer::new(recipe, model, settings, &args.device)?;
     if trainer.resume(&folder)? {
         bar.set_position(trainer.step() as u64);
@@ -299,8 +346,13 @@ fn train<R: Recipe>(
         let mean = mean.get_or_insert(row.loss);
         *mean += 0.02 * (row.loss - *mean);
         bar.set_position(row.step as u64);
-        bar.set_message(format!("loss {mean:.4}, {:.1} samples/s", row.samples_per_second));
-        if progress.is_saved && let Err(error) = on_save(trainer) {
+        bar.set_message(format!(
+            "loss {mean:.4}, {:.1} samples/s",
+            row.samples_per_second
+        ));
+        if progress.is_saved
+            && let Err(error) = on_save(trainer)
+        {
             failed = Some(error);
             return ControlFlow::Break(());
         }

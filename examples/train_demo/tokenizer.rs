@@ -40,7 +40,12 @@ pub fn make(folder: &Path) -> Result<ClipTokenizer> {
     let ends = bytes.iter().map(|symbol| format!("{symbol}</w>"));
     let merged = merges.iter().map(|(a, b)| format!("{a}{b}"));
     let special = ["<|startoftext|>", "<|endoftext|>"].map(String::from);
-    let all = bytes.iter().cloned().chain(ends).chain(merged).chain(special);
+    let all = bytes
+        .iter()
+        .cloned()
+        .chain(ends)
+        .chain(merged)
+        .chain(special);
     let mut vocabulary = BTreeMap::new();
     for symbol in all {
         let next = vocabulary.len();

@@ -129,7 +129,7 @@ pub fn check_gradients<R: Recipe>(mut recipe: R, model: R::Model, samples: Vec<R
     let examples: Vec<&R::Example> = examples.iter().collect();
     let scale = 1.0 / examples.len() as f64;
     let pass = recipe
-        .backward(&model, &examples, 1, scale, &device)
+        .backward(&model, &examples, 1, scale, std::slice::from_ref(&device))
         .unwrap();
     let loss = |model: &R::Model| -> f64 {
         let losses = recipe.loss(model, &examples, &device).unwrap().inner();

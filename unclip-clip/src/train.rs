@@ -73,7 +73,9 @@ impl ClipTraining {
     ) -> Result<[Tensor<2>; 2]> {
         // Tokens are only seen by those after them: padding behind the longest caption changes nothing.
         let length = examples.iter().map(|e| e.length).max().unwrap_or(0);
-        let ids = examples.iter().flat_map(|e| e.ids[..length].iter().copied());
+        let ids = examples
+            .iter()
+            .flat_map(|e| e.ids[..length].iter().copied());
         let ids: Vec<u32> = ids.collect();
         let [height, width] = examples.first().map_or([0, 0], |e| e.size);
         let pixels = examples.iter().map(|e| &e.pixels[..]);
@@ -85,7 +87,7 @@ impl ClipTraining {
     }
 }
 
-fn pieces_of<'a, E>(share: &'a [E], pieces: usize) -> impl Iterator<Item = &'a [E]> {
+fn pieces_of<E>(share: &[E], pieces: usize) -> impl Iterator<Item = &[E]> {
     share.chunks(share.len().div_ceil(pieces.max(1)).max(1))
 }
 
@@ -158,13 +160,19 @@ impl Recipe for ClipTraining {
             });
         }
         let main = main.clone().without_autodiff();
-        let found = shared(&model.valid(), examples, devices, |model, _, share, device| {
-            let device = device.clone().without_autodiff();
-            let pieces = pieces_of(share, pieces);
-            let found: Result<Vec<_>> = pieces.map(|p| self.embed(model, p, &device)).collect();
-            let (text, image): (Vec<_>, Vec<_>) = found?.into_iter().map(|[t, i]| (t, i)).unzip();
-            Ok([text, image].map(|all| Tensor::cat(all, 0)))
-        })?;
+        let found = shared(
+            &model.valid(),
+            examples,
+            devices,
+            |model, _, share, device| {
+                let device = device.clone().without_autodiff();
+                let pieces = pieces_of(share, pieces);
+                let found: Result<Vec<_>> = pieces.map(|p| self.embed(model, p, &device)).collect();
+                let (text, image): (Vec<_>, Vec<_>) =
+                    found?.into_iter().map(|[t, i]| (t, i)).unzip();
+                Ok([text, image].map(|all| Tensor::cat(all, 0)))
+            },
+        )?;
         let (text, image): (Vec<_>, Vec<_>) = found.into_iter().map(|[t, i]| (t, i)).unzip();
         let [text, image] = [text, image].map(|all| {
             let all = all.into_iter().map(|part| part.to_device(&main)).collect();
@@ -182,23 +190,28 @@ impl Recipe for ClipTraining {
             gradients: GradientsParams::from_grads(gradients, model),
             losses: values,
         }];
-        passes.extend(shared(model, examples, devices, |model, first, share, device| {
-            let plain = device.clone().without_autodiff();
-            let (mut pass, mut at) = (Pass::default(), first);
-            for piece in pieces_of(share, pieces) {
-                let carried = |gradient: &Tensor<2>| {
-                    let rows = gradient.clone().narrow(0, at, piece.len());
-                    Tensor::from_inner(rows.to_device(&plain))
-                };
-                let [text, image] = self.embed(model, piece, device)?;
-                let surrogate =
-                    (text * carried(&of_text)).sum() + (image * carried(&of_image)).sum();
-                let gradients = GradientsParams::from_grads(surrogate.backward(), model);
-                pass.gradients = accumulate(model, pass.gradients, gradients);
-                at += piece.len();
-            }
-            Ok(pass)
-        })?);
+        passes.extend(shared(
+            model,
+            examples,
+            devices,
+            |model, first, share, device| {
+                let plain = device.clone().without_autodiff();
+                let (mut pass, mut at) = (Pass::default(), first);
+                for piece in pieces_of(share, pieces) {
+                    let carried = |gradient: &Tensor<2>| {
+                        let rows = gradient.clone().narrow(0, at, piece.len());
+                        Tensor::from_inner(rows.to_device(&plain))
+                    };
+                    let [text, image] = self.embed(model, piece, device)?;
+                    let surrogate =
+                        (text * carried(&of_text)).sum() + (image * carried(&of_image)).sum();
+                    let gradients = GradientsParams::from_grads(surrogate.backward(), model);
+                    pass.gradients = accumulate(model, pass.gradients, gradients);
+                    at += piece.len();
+                }
+                Ok(pass)
+            },
+        )?);
         Ok(Pass::sum(model, passes, devices))
     }
 

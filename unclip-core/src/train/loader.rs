@@ -146,7 +146,8 @@ fn read<T: Send + 'static>(
         };
         for row in 0..batch {
             let place = (step * batch + row) as u64;
-            let index = order.at(place / together) * together as usize + (place % together) as usize;
+            let index =
+                order.at(place / together) * together as usize + (place % together) as usize;
             match samples.get(index, mix(seed ^ mix(place))) {
                 Ok(item) => {
                     found.items.push(item);

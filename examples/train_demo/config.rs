@@ -48,7 +48,7 @@ pub fn decoder() -> DecoderConfig {
     let unet = UNetConfig::new(
         3,
         6,
-        vec![32, 64, 128, 192],
+        vec![24, 48, 96, 144],
         1,
         vec![false, false, true, true],
         vec![true, true, false, false],
@@ -56,8 +56,12 @@ pub fn decoder() -> DecoderConfig {
         WIDTH,
         true,
     );
-    let unet = unet.with_groups(16).with_head_dim(32);
-    DecoderConfig::new(TextProjectionConfig::new(WIDTH, 128, WIDTH), unet, SMALL)
+    let unet = unet.with_groups(8).with_head_dim(48);
+    DecoderConfig::new(
+        TextProjectionConfig::new(WIDTH, 4 * unet.channels[0], WIDTH),
+        unet,
+        SMALL,
+    )
 }
 
 /// The upsamplers: 64 → 256 and 256 → 1024.
@@ -106,11 +110,11 @@ pub fn scheduler(stage: &str) -> Result<Scheduler> {
 pub fn settings(stage: &str) -> TrainSettings {
     let (steps, batch, rate, every) = match stage {
         "clip" => (3_000, 64, 1e-3, 250),
-        "prior" => (12_000, 256, 6e-4, 500),
+        "prior" => (8_000, 128, 6e-4, 250),
         "autoregressive" => (8_000, 128, 6e-4, 250),
-        "decoder" => (60_000, 16, 4e-4, 250),
-        "upsampler-256" => (12_000, 16, 5e-4, 250),
-        _ => (6_000, 8, 5e-4, 250),
+        "decoder" => (80_000, 16, 4e-4, 1_000),
+        "upsampler-256" => (12_000, 16, 5e-4, 500),
+        _ => (6_000, 8, 5e-4, 500),
     };
     TrainSettings {
         learning_rate: rate,

@@ -21,7 +21,7 @@ use unclip::{
         self,
         image::to_host,
         resident::Resident,
-        train::{Recipe, Samples, TrainSettings, Trainer, initialized},
+        train::{Recipe, Samples, TrainSettings, Trainer, Weighting, initialized},
         weights::{LoadOptions, write_whole},
     },
     decoder::{DecoderTraining, save_decoder},
@@ -215,7 +215,9 @@ pub fn decoder(args: &Args) -> Done {
     let (text, image) = (text_encoder(args)?, image_encoder(args)?);
     // Captions are worth more here than in the paper: they say what is where.
     let recipe = DecoderTraining::new(&config, process, Box::new(text), Box::new(image))
-        .with_dropout(0.1, 0.2);
+        .with_dropout(0.1, 0.2)
+        // What stands where is decided at high noise, and a short training should learn that first.
+        .with_weighting(Weighting::MinSnr(5.0));
     let world = World {
         side: config::SMALL as u32,
     };

@@ -8,6 +8,7 @@ use burn::{
 };
 
 use super::layers::linear;
+use crate::kernels::group_norm;
 
 /// Scaled dot-product attention with several heads; the scale is 1 / √(head width).
 ///
@@ -132,9 +133,7 @@ impl ContextAttention {
         let [batch, channels, height, width] = x.dims();
         let pixels = height * width;
         let [_, tokens, _] = context.dims();
-        let h = self
-            .group_norm
-            .forward(x.clone())
+        let h = group_norm(&self.group_norm, x.clone(), None, false)
             .reshape([batch, channels, pixels])
             .swap_dims(1, 2);
         let key = Tensor::cat(

@@ -5,6 +5,8 @@ use burn::{
     tensor::{DType, Tensor, module, ops::ConvOptions},
 };
 
+use crate::kernels;
+
 /// `tensor` in the type of the activations it is about to meet; free when it is of that type.
 pub fn as_compute<const D: usize>(tensor: Tensor<D>, dtype: DType) -> Tensor<D> {
     if tensor.dtype() == dtype {
@@ -40,7 +42,7 @@ pub fn linear<const D: usize>(layer: &Linear, x: Tensor<D>) -> Tensor<D> {
 pub fn conv2d(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
     let dtype = x.dtype();
     let [kernel_h, kernel_w] = layer.kernel_size;
-    module::conv2d(
+    kernels::conv2d(
         x,
         as_compute(layer.weight.val(), dtype),
         layer.bias.as_ref().map(|b| as_compute(b.val(), dtype)),

@@ -9,7 +9,6 @@ use burn::{
     },
     tensor::{
         Device, Tensor,
-        activation::silu,
         module::{avg_pool2d, interpolate},
         ops::{AvgPoolOptions, InterpolateMode, InterpolateOptions},
     },
@@ -17,6 +16,7 @@ use burn::{
 use serde::{Deserialize, Serialize};
 
 use super::layers::{conv2d, linear};
+use crate::kernels::group_norm;
 
 /// What a residual block does to the picture's size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,7 +112,7 @@ impl ResidualBlock {
     /// - `time`: `[b, time]`
     /// - output: `[b, channels_out, h', w']`, where h' is h, h / 2 or 2 · h
     pub fn forward(&self, x: Tensor<4>, time: Tensor<2>) -> Tensor<4> {
-        let h = silu(self.norm1.forward(x.clone()));
+        let h = group_norm(&self.norm1, x.clone(), None, true);
         let (x, h) = match self.resample {
             Resample::Keep => (x, h),
             Resample::Down => (halve(x), halve(h)),
@@ -120,18 +120,18 @@ impl ResidualBlock {
         };
         let h = conv2d(&self.conv1, h);
         let time = linear(&self.time_emb_proj, time);
-        let [batch, width] = time.dims();
-        let time = time.reshape([batch, width, 1, 1]);
         let h = if self.scale_shift {
-            let mut parts = time.chunk(2, 1).into_iter();
-            let (Some(scale), Some(shift)) = (parts.next(), parts.next()) else {
-                unreachable!("an even width splits into two")
-            };
-            self.norm2.forward(h) * (scale + 1.0) + shift
+            group_norm(&self.norm2, h, Some(time), true)
         } else {
-            self.norm2.forward(h + time)
+            let [batch, width] = time.dims();
+            group_norm(
+                &self.norm2,
+                h + time.reshape([batch, width, 1, 1]),
+                None,
+                true,
+            )
         };
-        let h = conv2d(&self.conv2, silu(h));
+        let h = conv2d(&self.conv2, h);
         let x = match &self.conv_shortcut {
             Some(shortcut) => conv2d(shortcut, x),
             None => x,

@@ -11,6 +11,7 @@ use super::{
     layers::{as_compute, conv2d},
     unet_blocks::Conditions,
 };
+use crate::kernels::group_norm;
 
 /// The U-Net of Dhariwal and Nichol (arXiv 2105.05233) with GLIDE's attention to context tokens.
 ///
@@ -78,7 +79,10 @@ impl UNet {
         for block in &self.up_blocks {
             x = block.forward(x, &conditions, &mut skips);
         }
-        let x = conv2d(&self.conv_out, silu(self.conv_norm_out.forward(x)));
+        let x = conv2d(
+            &self.conv_out,
+            group_norm(&self.conv_norm_out, x, None, true),
+        );
         as_compute(x, DType::F32)
     }
 

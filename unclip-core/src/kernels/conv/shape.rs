@@ -1,0 +1,80 @@
+//! Sizes of a convolution.
+
+use burn::tensor::ops::ConvOptions;
+
+/// Sizes of a convolution; pairs are height and width.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ConvShape {
+    pub(super) batch: usize,
+    pub(super) channels_in: usize,
+    pub(super) channels_out: usize,
+    pub(super) input: [usize; 2],
+    pub(super) output: [usize; 2],
+    pub(super) kernel: [usize; 2],
+    pub(super) stride: [usize; 2],
+    pub(super) padding: [usize; 2],
+}
+
+impl ConvShape {
+    /// The sizes, if it is a convolution that the kernels do.
+    pub(in crate::kernels) fn of(
+        x: [usize; 4],
+        weight: [usize; 4],
+        options: &ConvOptions<2>,
+    ) -> Option<Self> {
+        let [batch, channels_in, height, width] = x;
+        let [channels_out, weight_in, kernel_h, kernel_w] = weight;
+        let (input, kernel) = ([height, width], [kernel_h, kernel_w]);
+        let stride = options.stride;
+        let padding = options.padding.map(|(before, _)| before);
+        let is_plain = options.dilation == [1, 1]
+            && options.groups == 1
+            && options
+                .padding
+                .iter()
+                .all(|(before, after)| before == after)
+            && weight_in == channels_in
+            && [batch, channels_in, channels_out].iter().all(|n| *n > 0)
+            && (0..2).all(|i| {
+                // With more padding the gradient's own convolution would have less than none.
+                stride[i] > 0 && padding[i] < kernel[i] && kernel[i] <= input[i] + 2 * padding[i]
+            });
+        is_plain.then(|| Self {
+            batch,
+            channels_in,
+            channels_out,
+            input,
+            output: [0, 1].map(|i| (input[i] + 2 * padding[i] - kernel[i]) / stride[i] + 1),
+            kernel,
+            stride,
+            padding,
+        })
+    }
+
+    pub(super) fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+
+    pub(super) fn pixels_in(&self) -> usize {
+        self.input[0] * self.input[1]
+    }
+
+    pub(super) fn pixels_out(&self) -> usize {
+        self.output[0] * self.output[1]
+    }
+
+    pub(in crate::kernels) fn dims_in(&self) -> [usize; 4] {
+        let [height, width] = self.input;
+        [self.batch, self.channels_in, height, width]
+    }
+
+    pub(in crate::kernels) fn dims_out(&self) -> [usize; 4] {
+        let [height, width] = self.output;
+        [self.batch, self.channels_out, height, width]
+    }
+
+    pub(in crate::kernels) fn dims_weight(&self) -> [usize; 4] {
+        let [height, width] = self.kernel;
+        [self.channels_out, self.channels_in, height, width]
+    }
+}

@@ -1,0 +1,184 @@
+//! The kernels as operations of Burn's backend Flex.
+
+use burn::{
+    backend::{
+        Backend, Dispatch, DispatchDevice, Flex, TensorMetadata, backend_extension,
+        tensor::FloatTensor,
+    },
+    nn::GroupNorm,
+    tensor::{DType, Device, Tensor, TensorData},
+};
+use burn_flex::FlexTensor;
+
+use super::{
+    conv::{self, ConvShape},
+    norm::{self, Affine, Moments, NormShape},
+};
+
+/// Whether the kernels are for a tensor, and for what it is combined with.
+pub(super) fn takes(x: &Tensor<4>, others: &[DType]) -> bool {
+    x.dtype() == DType::F32
+        && others.iter().all(|dtype| *dtype == DType::F32)
+        && x.shape().num_elements() > 0
+        && is_flex(&x.device())
+        && is_on()
+}
+
+#[cfg(feature = "train")]
+fn is_flex(device: &Device) -> bool {
+    match device.as_dispatch() {
+        DispatchDevice::Flex(_) => true,
+        DispatchDevice::Autodiff(device) => matches!(**device, DispatchDevice::Flex(_)),
+        #[allow(unreachable_patterns)]
+        _ => false,
+    }
+}
+
+#[cfg(not(feature = "train"))]
+fn is_flex(device: &Device) -> bool {
+    matches!(device.as_dispatch(), DispatchDevice::Flex(_))
+}
+
+fn is_on() -> bool {
+    use std::sync::OnceLock;
+    static IS_ON: OnceLock<bool> = OnceLock::new();
+    *IS_ON.get_or_init(|| std::env::var_os("UNCLIP_KERNELS").is_none_or(|value| value != "off"))
+}
+
+/// What Burn does not have as one operation, or not fast enough.
+#[backend_extension(Flex, Autodiff: cfg(feature = "train"))]
+pub(super) trait Kernels: Backend {
+    /// A convolution.
+    fn kernel_conv2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        shape: ConvShape,
+    ) -> FloatTensor<Self>;
+
+    /// A group norm; `scale_shift` is `[b, 2c]`.
+    fn kernel_group_norm(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        scale_shift: FloatTensor<Self>,
+        shape: NormShape,
+    ) -> FloatTensor<Self>;
+}
+
+pub(super) fn conv2d(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    shape: ConvShape,
+) -> Tensor<4> {
+    // Extensions take no optional tensors; zeros cost nothing beside a convolution.
+    let bias = bias.unwrap_or_else(|| Tensor::zeros([weight.dims()[0]], &x.device()));
+    Tensor::from_dispatch(Dispatch::kernel_conv2d(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+        shape,
+    ))
+}
+
+pub(super) fn group_norm(
+    layer: &GroupNorm,
+    x: Tensor<4>,
+    scale_shift: Option<Tensor<2>>,
+    silu: bool,
+) -> Tensor<4> {
+    let [batch, channels, height, width] = x.dims();
+    let shape = NormShape {
+        batch,
+        channels,
+        pixels: height * width,
+        groups: layer.num_groups,
+        epsilon: layer.epsilon as f32,
+        silu,
+    };
+    let device = x.device();
+    let gamma = match &layer.gamma {
+        Some(gamma) => gamma.val(),
+        None => Tensor::ones([channels], &device),
+    };
+    let beta = match &layer.beta {
+        Some(beta) => beta.val(),
+        None => Tensor::zeros([channels], &device),
+    };
+    let scale_shift = scale_shift.unwrap_or_else(|| Tensor::zeros([batch, 2 * channels], &device));
+    Tensor::from_dispatch(Dispatch::kernel_group_norm(
+        x.into_dispatch(),
+        gamma.into_dispatch(),
+        beta.into_dispatch(),
+        scale_shift.into_dispatch(),
+        shape,
+    ))
+}
+
+impl Kernels for Flex {
+    fn kernel_conv2d(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        shape: ConvShape,
+    ) -> FlexTensor {
+        let (x, weight, bias) = (contiguous(x), contiguous(weight), contiguous(bias));
+        let out = conv::forward(values(&x), values(&weight), values(&bias), &shape);
+        tensor(out, shape.dims_out())
+    }
+
+    fn kernel_group_norm(
+        x: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        scale_shift: FlexTensor,
+        shape: NormShape,
+    ) -> FlexTensor {
+        group_norm_forward(x, gamma, beta, scale_shift, shape).0
+    }
+}
+
+/// The group norm with the moments that its gradient needs.
+pub(super) fn group_norm_forward(
+    x: FlexTensor,
+    gamma: FlexTensor,
+    beta: FlexTensor,
+    scale_shift: FlexTensor,
+    shape: NormShape,
+) -> (FlexTensor, Vec<Moments>) {
+    let dims = x.shape();
+    let (x, gamma, beta) = (contiguous(x), contiguous(gamma), contiguous(beta));
+    let scale_shift = contiguous(scale_shift);
+    let affine = Affine {
+        gamma: values(&gamma),
+        beta: values(&beta),
+        scale_shift: values(&scale_shift),
+    };
+    let (out, moments) = norm::forward(values(&x), affine, &shape);
+    (FlexTensor::from_data(TensorData::new(out, dims)), moments)
+}
+
+/// A tensor whose values are in order, at no cost where they are.
+pub(super) fn contiguous(tensor: FlexTensor) -> FlexTensor {
+    if tensor.is_contiguous() {
+        tensor
+    } else {
+        tensor.to_contiguous()
+    }
+}
+
+/// The values of a contiguous f32 tensor.
+///
+/// # Panics
+/// If it is not that.
+pub(super) fn values(tensor: &FlexTensor) -> &[f32] {
+    match tensor.as_slice() {
+        Some(values) => values,
+        None => unreachable!("a contiguous f32 tensor"),
+    }
+}
+
+pub(super) fn tensor<const D: usize>(values: Vec<f32>, dims: [usize; D]) -> FlexTensor {
+    FlexTensor::from_data(TensorData::new(values, dims))
+}

@@ -1,0 +1,169 @@
+//! The kernels' gradients.
+
+use std::sync::Arc;
+
+use burn::backend::{
+    Autodiff, Flex,
+    autodiff::{
+        checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+        grads::Gradients,
+        ops::{Backward, Ops, OpsKind},
+    },
+    tensor::FloatTensor,
+};
+use burn_flex::FlexTensor;
+
+use super::{
+    conv::{self, ConvShape},
+    flex::{Kernels, contiguous, group_norm_forward, tensor, values},
+    norm::{self, Affine, Moments, NormShape},
+};
+
+/// Parents: input, weight and bias.
+#[derive(Debug)]
+struct ConvBackward;
+
+impl Backward<Flex, 3> for ConvBackward {
+    type State = (FlexTensor, FlexTensor, ConvShape);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 3>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let gradient = contiguous(grads.consume::<Flex>(&ops.node));
+        let (x, weight, shape) = ops.state;
+        let parent = |i: usize| ops.parents[i].as_ref();
+        if let Some(node) = parent(0) {
+            let weight = contiguous(weight);
+            let out = conv::input_gradient(values(&gradient), values(&weight), &shape);
+            grads.register::<Flex>(node.id, tensor(out, shape.dims_in()));
+        }
+        if parent(1).is_some() || parent(2).is_some() {
+            let x = contiguous(x);
+            let (out, bias) = conv::weight_gradient(values(&x), values(&gradient), &shape);
+            if let Some(node) = parent(1) {
+                grads.register::<Flex>(node.id, tensor(out, shape.dims_weight()));
+            }
+            if let Some(node) = parent(2) {
+                let channels = bias.len();
+                grads.register::<Flex>(node.id, tensor(bias, [channels]));
+            }
+        }
+    }
+}
+
+/// Parents: input, gamma, beta, and scale with shift.
+#[derive(Debug)]
+struct NormBackward;
+
+/// What the gradient of a group norm needs.
+#[derive(Clone, Debug)]
+struct NormState {
+    x: FlexTensor,
+    gamma: FlexTensor,
+    beta: FlexTensor,
+    scale_shift: FlexTensor,
+    moments: Arc<Vec<Moments>>,
+    shape: NormShape,
+}
+
+impl Backward<Flex, 4> for NormBackward {
+    type State = NormState;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 4>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let gradient = contiguous(grads.consume::<Flex>(&ops.node));
+        let state = ops.state;
+        let (batch, channels) = (state.shape.batch, state.shape.channels);
+        let dims = state.x.layout().shape().clone();
+        let (x, gamma, beta) = (
+            contiguous(state.x),
+            contiguous(state.gamma),
+            contiguous(state.beta),
+        );
+        let scale_shift = contiguous(state.scale_shift);
+        let affine = Affine {
+            gamma: values(&gamma),
+            beta: values(&beta),
+            scale_shift: values(&scale_shift),
+        };
+        let found = norm::backward(
+            values(&x),
+            values(&gradient),
+            affine,
+            &state.moments,
+            &state.shape,
+        );
+        let mut register = |i: usize, found: FlexTensor| {
+            if let Some(node) = ops.parents[i].as_ref() {
+                grads.register::<Flex>(node.id, found);
+            }
+        };
+        let x = burn::tensor::TensorData::new(found.x, dims);
+        register(0, FlexTensor::from_data(x));
+        register(1, tensor(found.gamma, [channels]));
+        register(2, tensor(found.beta, [channels]));
+        register(3, tensor(found.scale_shift, [batch, 2 * channels]));
+    }
+}
+
+impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
+    fn kernel_conv2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        shape: ConvShape,
+    ) -> FloatTensor<Self> {
+        let [input, kernel, added] = [&x, &weight, &bias].map(|t| t.primitive().clone());
+        let out = Flex::kernel_conv2d(input.clone(), kernel.clone(), added, shape);
+        let nodes = [x.node(), weight.node(), bias.node()];
+        finish::<ConvBackward, C, 3>(ConvBackward, nodes, (input, kernel, shape), out)
+    }
+
+    fn kernel_group_norm(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        scale_shift: FloatTensor<Self>,
+        shape: NormShape,
+    ) -> FloatTensor<Self> {
+        let given = [&x, &gamma, &beta, &scale_shift].map(|t| t.primitive().clone());
+        let [input, factor, addend, time] = given;
+        let (out, moments) = group_norm_forward(
+            input.clone(),
+            factor.clone(),
+            addend.clone(),
+            time.clone(),
+            shape,
+        );
+        let state = NormState {
+            x: input,
+            gamma: factor,
+            beta: addend,
+            scale_shift: time,
+            moments: Arc::new(moments),
+            shape,
+        };
+        let nodes = [x.node(), gamma.node(), beta.node(), scale_shift.node()];
+        finish::<NormBackward, C, 4>(NormBackward, nodes, state, out)
+    }
+}
+
+/// Puts an operation's result into the graph, with its state if anything is tracked.
+fn finish<O: Backward<Flex, N>, C: CheckpointStrategy, const N: usize>(
+    operation: O,
+    nodes: [burn::backend::autodiff::ops::NodeGuard; N],
+    state: O::State,
+    out: FlexTensor,
+) -> FloatTensor<Autodiff<Flex, C>> {
+    match operation.prepare::<C>(nodes).compute_bound().stateful() {
+        OpsKind::Tracked(ops) => ops.finish(state, out),
+        OpsKind::UnTracked(ops) => ops.finish(out),
+    }
+}

@@ -1,0 +1,246 @@
+//! The CPU kernels against Burn's operations: results, every gradient, and one thread or many.
+
+#![cfg(all(feature = "flex", feature = "train"))]
+#![allow(missing_docs)]
+
+use burn::{
+    module::Param,
+    nn::{GroupNorm, GroupNormConfig},
+    tensor::{Device, Tensor, TensorData, activation::silu, module, ops::ConvOptions},
+};
+use unclip_core::{kernels, noise::Noise};
+
+/// Random values; the device keeps gradients.
+struct Source {
+    noise: Noise,
+    device: Device,
+}
+
+impl Source {
+    fn new(seed: u64) -> Self {
+        Self {
+            noise: Noise::from_seed(seed),
+            device: Device::flex().autodiff(),
+        }
+    }
+
+    fn tensor<const D: usize>(&mut self, dims: [usize; D]) -> Tensor<D> {
+        let values = self.noise.normal_vec(dims.iter().product()).unwrap();
+        Tensor::from_data(TensorData::new(values, dims), &self.device).require_grad()
+    }
+}
+
+fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_to_vec().unwrap()
+}
+
+/// The largest difference in units of the expected values' root mean square.
+fn difference(found: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(found.len(), expected.len());
+    assert!(
+        expected.iter().any(|v| *v != 0.0),
+        "nothing to compare with"
+    );
+    let square: f64 = expected.iter().map(|v| f64::from(*v).powi(2)).sum();
+    let scale = (square / expected.len() as f64).sqrt() as f32;
+    let apart = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
+    // A value that is not a number is as wrong as can be.
+    apart
+        .map(|a| if a.is_nan() { f32::INFINITY } else { a })
+        .fold(0.0, f32::max)
+        / scale
+}
+
+/// Result and the gradients for input, weight and bias of what is done with them.
+fn conv_results(
+    inputs: &(Tensor<4>, Tensor<4>, Tensor<1>),
+    weigh: &Tensor<4>,
+    convolve: impl Fn(Tensor<4>, Tensor<4>, Tensor<1>) -> Tensor<4>,
+) -> [Vec<f32>; 4] {
+    let (x, weight, bias) = inputs;
+    let out = convolve(x.clone(), weight.clone(), bias.clone());
+    let gradients = (out.clone() * weigh.clone()).sum().backward();
+    [
+        values(out.inner()),
+        values(x.grad(&gradients).unwrap()),
+        values(weight.grad(&gradients).unwrap()),
+        values(bias.grad(&gradients).unwrap()),
+    ]
+}
+
+#[test]
+fn convolutions_agree_with_burns() {
+    // batch, in, out, height, width, kernel, stride, padding
+    let cases = [
+        ([1, 1, 1, 1, 1], [1, 1], [1, 1], [0, 0]),
+        ([2, 3, 5, 7, 9], [3, 3], [1, 1], [1, 1]),
+        ([1, 6, 24, 16, 16], [3, 3], [1, 1], [1, 1]),
+        ([3, 24, 48, 16, 16], [3, 3], [2, 2], [1, 1]),
+        ([2, 17, 33, 8, 8], [1, 1], [1, 1], [0, 0]),
+        ([2, 32, 3, 13, 11], [3, 3], [1, 1], [1, 1]),
+        ([1, 4, 7, 20, 3], [5, 5], [1, 1], [2, 2]),
+        ([1, 3, 16, 28, 28], [7, 7], [7, 7], [0, 0]),
+        ([2, 3, 8, 17, 19], [3, 3], [2, 2], [1, 1]),
+        ([2, 3, 8, 16, 18], [4, 4], [2, 2], [1, 1]),
+        ([1, 5, 9, 12, 12], [3, 1], [1, 1], [1, 0]),
+        ([1, 5, 9, 12, 13], [1, 4], [1, 3], [0, 2]),
+        ([1, 2, 2, 9, 9], [2, 2], [3, 3], [0, 0]),
+        ([1, 2, 3, 70, 130], [3, 3], [1, 1], [1, 1]),
+        ([1, 160, 96, 8, 8], [3, 3], [1, 1], [1, 1]),
+        ([5, 20, 12, 1, 9], [3, 3], [1, 1], [1, 1]),
+    ];
+    for (number, ([batch, from, to, height, width], kernel, stride, padding)) in
+        cases.into_iter().enumerate()
+    {
+        let mut source = Source::new(number as u64);
+        let inputs = (
+            source.tensor([batch, from, height, width]),
+            source.tensor([to, from, kernel[0], kernel[1]]),
+            source.tensor([to]),
+        );
+        let options = || ConvOptions::new(stride, padding, [1, 1], 1);
+        let reference = |x, weight, bias| module::conv2d(x, weight, Some(bias), options());
+        let out = reference(inputs.0.clone(), inputs.1.clone(), inputs.2.clone());
+        let weigh = source.tensor(out.dims()).detach();
+        let expected = conv_results(&inputs, &weigh, reference);
+        let ours = |x, weight, bias| kernels::conv2d(x, weight, Some(bias), options());
+        let found = conv_results(&inputs, &weigh, ours);
+        for (name, found, expected) in [("output", 0), ("input", 1), ("weight", 2), ("bias", 3)]
+            .map(|(n, i)| (n, &found[i], &expected[i]))
+        {
+            let apart = difference(found, expected);
+            assert!(apart < 2e-5, "case {number}, {name}: {apart:e} apart");
+        }
+    }
+}
+
+#[test]
+fn a_convolution_without_bias_or_gradients() {
+    let device = Device::flex();
+    let mut noise = Noise::from_seed(9);
+    let mut tensor = |dims: [usize; 4]| {
+        let values = noise.normal_vec(dims.iter().product()).unwrap();
+        Tensor::<4>::from_data(TensorData::new(values, dims), &device)
+    };
+    let (x, weight) = (tensor([2, 6, 10, 12]), tensor([8, 6, 3, 3]));
+    // Not in order in memory.
+    let x = x.swap_dims(2, 3);
+    let options = || ConvOptions::new([1, 1], [1, 1], [1, 1], 1);
+    let expected = module::conv2d(x.clone(), weight.clone(), None, options());
+    let found = kernels::conv2d(x, weight, None, options());
+    assert!(difference(&values(found), &values(expected)) < 1e-5);
+}
+
+/// Burn's layer and its operations for what follows it.
+fn norm_in_parts(
+    layer: &GroupNorm,
+    x: Tensor<4>,
+    scale_shift: Option<Tensor<2>>,
+    is_activated: bool,
+) -> Tensor<4> {
+    let [batch, channels, ..] = x.dims();
+    let mut y = layer.forward(x);
+    if let Some(time) = scale_shift {
+        let time = time.reshape([batch, 2 * channels, 1, 1]);
+        let scale = time.clone().narrow(1, 0, channels);
+        y = y * (scale + 1.0) + time.narrow(1, channels, channels);
+    }
+    if is_activated { silu(y) } else { y }
+}
+
+#[test]
+fn group_norms_agree_with_burns() {
+    let cases = [
+        ([1, 1, 1, 3], 1),
+        ([2, 8, 16, 16], 4),
+        ([3, 6, 5, 7], 3),
+        ([2, 24, 9, 3], 8),
+        ([1, 12, 1, 17], 2),
+        ([2, 5, 33, 2], 5),
+    ];
+    for (number, (dims, groups)) in cases.into_iter().enumerate() {
+        for (has_time, is_activated) in [(false, false), (false, true), (true, false), (true, true)]
+        {
+            let mut source = Source::new(number as u64);
+            let [batch, channels, ..] = dims;
+            // Far from zero: what a sum of squares loses its precision on.
+            let x = source.tensor(dims).inner() * 2.0 + 3.0;
+            let x = Tensor::from_inner(x).require_grad();
+            let time = has_time.then(|| source.tensor([batch, 2 * channels]));
+            let mut layer = GroupNormConfig::new(groups, channels).init(&source.device);
+            layer.gamma = Some(Param::from_tensor(source.tensor([channels])));
+            layer.beta = Some(Param::from_tensor(source.tensor([channels])));
+            let weigh = source.tensor(dims).detach();
+            let results = |out: Tensor<4>| {
+                let gradients = (out.clone() * weigh.clone()).sum().backward();
+                let affine = [&layer.gamma, &layer.beta].into_iter().flatten();
+                let mut all = vec![values(out.inner()), values(x.grad(&gradients).unwrap())];
+                all.extend(affine.map(|p| values(p.val().grad(&gradients).unwrap())));
+                all.extend(time.iter().map(|t| values(t.grad(&gradients).unwrap())));
+                all
+            };
+            let expected = results(norm_in_parts(&layer, x.clone(), time.clone(), is_activated));
+            let found = results(kernels::group_norm(
+                &layer,
+                x.clone(),
+                time.clone(),
+                is_activated,
+            ));
+            assert_eq!(found.len(), if has_time { 5 } else { 4 });
+            for (part, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                let apart = difference(found, expected);
+                assert!(
+                    apart < 5e-5,
+                    "case {number}, time {has_time}, SiLU {is_activated}, part {part}: {apart:e} apart"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_group_norm_survives_what_silu_does_to_large_values() {
+    let device = Device::flex();
+    let x = [-1e4, -200.0, -90.0, -1e-3, 0.0, 1e-3, 90.0, 1e4];
+    let x = Tensor::<4>::from_data(TensorData::new(x.to_vec(), [1, 1, 1, 8]), &device);
+    let mut layer = GroupNormConfig::new(1, 1).init(&device);
+    layer.gamma = Some(Param::from_tensor(Tensor::from_floats([1e3], &device)));
+    let expected = values(silu(layer.forward(x.clone())));
+    let found = values(kernels::group_norm(&layer, x, None, true));
+    for (found, expected) in found.iter().zip(&expected) {
+        assert!(
+            (found - expected).abs() <= 1e-5 * expected.abs().max(1.0),
+            "{found} {expected}"
+        );
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_the_number_of_threads() {
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        pool.install(|| {
+            let mut source = Source::new(4);
+            let inputs = (
+                source.tensor([3, 24, 20, 36]),
+                source.tensor([40, 24, 3, 3]),
+                source.tensor([40]),
+            );
+            let layer = GroupNormConfig::new(8, 40).init(&source.device);
+            let weigh = source.tensor([3, 40, 20, 36]).detach();
+            conv_results(&inputs, &weigh, |x, weight, bias| {
+                let options = ConvOptions::new([1, 1], [1, 1], [1, 1], 1);
+                let out = kernels::conv2d(x, weight, Some(bias), options);
+                kernels::group_norm(&layer, out, None, true)
+            })
+        })
+    };
+    let one = run(1);
+    for threads in [2, 3, 7] {
+        // To the bit.
+        assert!(run(threads) == one, "{threads} threads");
+    }
+}

@@ -27,7 +27,7 @@ fn tokenizer() -> ClipTokenizer {
     ClipTokenizer::load(folder.as_ref()).unwrap()
 }
 
-fn model() -> ClipModel {
+pub fn model() -> ClipModel {
     let words = tokenizer().vocabulary_size();
     let act = Activation::QuickGelu;
     let text = TextTowerConfig::new(words, 77, 16, 1, 2, 32, 12, act, Pooling::LargestId);
@@ -36,7 +36,7 @@ fn model() -> ClipModel {
     initialized(model, 1, &[]).unwrap()
 }
 
-fn recipe() -> ClipTraining {
+pub fn recipe() -> ClipTraining {
     ClipTraining::new(tokenizer(), ClipImageProcessor::openai(16))
 }
 

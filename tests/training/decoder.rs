@@ -45,11 +45,11 @@ fn config(channels: usize) -> DecoderConfig {
     DecoderConfig::new(TextProjectionConfig::new(WIDTH, 64, 20), unet, 16)
 }
 
-fn model(channels: usize, zero: &[&str]) -> DecoderModel {
+pub fn model(channels: usize, zero: &[&str]) -> DecoderModel {
     initialized(config(channels).init(&Device::flex()), 1, zero).unwrap()
 }
 
-fn recipe(channels: usize) -> DecoderTraining {
+pub fn recipe(channels: usize) -> DecoderTraining {
     let variance = Variance::LearnedRange;
     let process = Process::new(BetaSchedule::SquaredCosine, 1000, Target::Epsilon, variance);
     let text = Letters {

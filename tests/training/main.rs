@@ -4,6 +4,7 @@
 #![allow(missing_docs, missing_debug_implementations, unreachable_pub)]
 
 mod clip;
+mod data;
 mod decoder;
 mod prior;
 mod saving;

@@ -10,9 +10,9 @@ use unclip::{
         train::{TrainSettings, initialized},
     },
     prior::{
-        AutoregressiveConfig, AutoregressivePrior, AutoregressiveTraining, DiffusionPrior,
-        EmbeddedCaption, EmbeddingCodec, Pca, PriorConfig, PriorModel, PriorTraining, dot_edges,
-        embedding_statistics,
+        AutoregressiveConfig, AutoregressiveModel, AutoregressivePrior, AutoregressiveTraining,
+        DiffusionPrior, EmbeddedCaption, EmbeddingCodec, Pca, PriorConfig, PriorModel,
+        PriorTraining, dot_edges, embedding_statistics,
     },
 };
 
@@ -29,7 +29,7 @@ fn letters() -> Letters {
 }
 
 /// Embeddings far from 0 and of small variance, as CLIP's are.
-fn samples(count: usize) -> Vec<EmbeddedCaption> {
+pub fn samples(count: usize) -> Vec<EmbeddedCaption> {
     let mut noise = Noise::from_seed(8);
     (0..count)
         .map(|i| EmbeddedCaption {
@@ -53,7 +53,7 @@ fn process() -> Process {
     Process::new(BetaSchedule::SquaredCosine, 1000, Target::Sample, variance)
 }
 
-fn model(samples: &[EmbeddedCaption]) -> PriorModel {
+pub fn model(samples: &[EmbeddedCaption]) -> PriorModel {
     let (mean, deviation) = embedding_statistics(samples).unwrap();
     let model = initialized(config().init(&Device::flex()), 2, &[]).unwrap();
     model.with_statistics(&mean, deviation)
@@ -80,16 +80,36 @@ fn distance(prior: &dyn Prior, samples: &[EmbeddedCaption]) -> f32 {
     square.into_scalar()
 }
 
+pub fn recipe() -> PriorTraining {
+    PriorTraining::new(&config(), process(), Box::new(letters()))
+}
+
+/// The autoregressive prior's recipe for data like `samples`, and a network.
+pub fn autoregressive(
+    samples: &[EmbeddedCaption],
+) -> (AutoregressiveTraining, AutoregressiveModel) {
+    let values: Vec<f32> = samples.iter().flat_map(|s| s.embedding.clone()).collect();
+    let codec = EmbeddingCodec::fit(Pca::fit(&values, WIDTH).unwrap(), &values, 16).unwrap();
+    let config = AutoregressiveConfig::new(WIDTH, TOKENS, codec.dims(), 16, 2, 16, 2);
+    let (config, device) = (config.with_dot_buckets(2), Device::flex());
+    let network = initialized(config.init(&device), 2, &[]).unwrap();
+    let held = Resident::Kept(network.clone());
+    let stage = AutoregressivePrior::new(&config, held, codec, vec![-2.0], &device).unwrap();
+    (
+        AutoregressiveTraining::new(stage, Box::new(letters())),
+        network,
+    )
+}
+
 #[test]
 fn the_diffusion_prior_learns_which_embedding_a_caption_has() {
     let samples = samples(6);
-    let recipe = PriorTraining::new(&config(), process(), Box::new(letters()));
     let settings = TrainSettings {
         learning_rate: 3e-3,
         ema: 0.98,
         ..TrainSettings::new(400, 24)
     };
-    let (trainer, rows) = train(recipe, model(&samples), samples.clone(), settings);
+    let (trainer, rows) = train(recipe(), model(&samples), samples.clone(), settings);
     let (before, after) = (mean_loss(&rows[..10]), mean_loss(&rows[380..]));
     assert!(after < 0.3 * before, "{before} {after}");
     let network = Resident::Kept(trainer.averaged());

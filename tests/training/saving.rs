@@ -25,7 +25,7 @@ fn checkpoint(name: &str) -> std::path::PathBuf {
 }
 
 /// All values of a module with their shapes, by name.
-fn values<M: Module>(module: &M) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
+pub fn values<M: Module>(module: &M) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
     let mut all = All::default();
     module.visit(&mut all);
     all.found

@@ -25,7 +25,7 @@ fn config() -> UpsamplerConfig {
     UpsamplerConfig::new(unet.with_groups(8), 32)
 }
 
-fn network() -> UNet {
+pub fn network() -> UNet {
     initialized(config().unet.init(&Device::flex()), 1, &["conv_out"]).unwrap()
 }
 
@@ -33,6 +33,10 @@ fn process(target: Target) -> Process {
     let variance = Variance::FixedSmallLog;
     Process::new(BetaSchedule::SquaredCosine, 1000, target, variance)
         .with_clip(Some(Clip::Range(1.0)))
+}
+
+pub fn recipe() -> UpsamplerTraining {
+    UpsamplerTraining::new(&config(), 16, process(Target::Sample)).with_crop(16)
 }
 
 #[test]
@@ -43,8 +47,7 @@ fn it_learns_to_enlarge() {
         ema: 0.98,
         ..TrainSettings::new(150, 8)
     };
-    let recipe = UpsamplerTraining::new(&config(), 16, process(Target::Sample)).with_crop(16);
-    let (trainer, rows) = train(recipe, network(), samples.clone(), settings);
+    let (trainer, rows) = train(recipe(), network(), samples.clone(), settings);
     let (before, after) = (mean_loss(&rows[..10]), mean_loss(&rows[130..]));
     assert!(after < 0.1 * before, "{before} {after}");
 

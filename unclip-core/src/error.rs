@@ -118,6 +118,15 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 
+    /// Training data are not what they should be.
+    #[error("{what}: {reason}")]
+    Data {
+        /// The file, folder or sample.
+        what: String,
+        /// What is wrong with it, and what was expected.
+        reason: String,
+    },
+
     /// Training went wrong: a loss or gradient that is not finite, or a loss that jumped.
     #[error(
         "training diverged at step {step}: {reason}; the batch was: {batch}{}. Lower the learning \
@@ -180,6 +189,14 @@ impl Error {
             name: name.to_owned(),
             value: value.to_string(),
             expected: expected.into(),
+        }
+    }
+
+    /// An [`Error::Data`].
+    pub fn data(what: impl ToString, reason: impl Into<String>) -> Self {
+        Self::Data {
+            what: what.to_string(),
+            reason: reason.into(),
         }
     }
 

@@ -35,5 +35,6 @@ pub use stage::{DiffusionPrior, load_prior};
 #[cfg(feature = "train")]
 pub use {
     autoregressive::{AutoregressiveExample, AutoregressiveTraining},
-    train::{EmbeddedCaption, PriorExample, PriorTraining, embedding_statistics},
+    train::{PriorExample, PriorTraining, embedding_statistics},
+    unclip_core::train::EmbeddedCaption,
 };

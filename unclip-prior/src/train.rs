@@ -8,19 +8,13 @@ use unclip_core::{
     error::{Error, Result},
     noise::Noise,
     stage::TextEncoder,
-    train::{DiffusionLoss, Recipe, TextRow, TimestepSampler, TrainSettings, Weighting, stack},
+    train::{
+        DiffusionLoss, EmbeddedCaption, Recipe, TextRow, TimestepSampler, TrainSettings, Weighting,
+        stack,
+    },
 };
 
 use crate::{PriorConfig, PriorInput, PriorModel};
-
-/// A CLIP image embedding in CLIP's own units, and the caption of its picture.
-#[derive(Clone, Debug, PartialEq)]
-pub struct EmbeddedCaption {
-    /// The embedding.
-    pub embedding: Vec<f32>,
-    /// The caption.
-    pub caption: String,
-}
 
 /// Trains a [`PriorModel`] to find image embeddings from captions, with a frozen text encoder.
 ///

@@ -21,6 +21,15 @@ pub struct Captioned {
     pub caption: String,
 }
 
+/// A CLIP image embedding in CLIP's own units, and the caption of its picture.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EmbeddedCaption {
+    /// The embedding.
+    pub embedding: Vec<f32>,
+    /// The caption.
+    pub caption: String,
+}
+
 /// The middle square of a picture at `size` × `size`.
 pub fn square(picture: &RgbImage, size: usize) -> RgbImage {
     let (width, height) = picture.dimensions();

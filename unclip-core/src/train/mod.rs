@@ -4,7 +4,7 @@
 //! A [`Recipe`] says what is trained and on what loss; each stage's crate has its own. A [`Trainer`]
 //! runs it:
 //!
-//! - [`Samples`] gives the data; [`Loader`] reads them in worker threads, names what is broken and
+//! - [`Samples`] gives the data, [`data`] has them of files; [`Loader`] reads them in worker threads, names what is broken and
 //!   goes on
 //! - every random number of a step follows from the seed and the step's number, and every reading
 //!   order from the seed, so that a resumed run repeats a run that was never stopped to the bit
@@ -13,23 +13,27 @@
 mod captioned;
 mod checkpoint;
 mod curve;
+pub mod data;
 mod diffusion_loss;
 mod init;
 mod loader;
 mod log;
+mod lora;
 mod optimizer;
 mod order;
+mod pattern;
 mod recipe;
 mod settings;
 mod trainer;
 
-pub use captioned::{Captioned, TextRow, pictures, pixel_values, square, stack};
+pub use captioned::{Captioned, EmbeddedCaption, TextRow, pictures, pixel_values, square, stack};
 pub use checkpoint::{checkpoints, latest_checkpoint};
 pub use curve::loss_curve;
 pub use diffusion_loss::{DiffusionLoss, Noised, TimestepSampler, Weighting};
 pub use init::initialized;
 pub use loader::{Batch, Broken, Loader, Samples};
 pub use log::{LogRow, read_log};
+pub use lora::{frozen, merged, with_lora};
 pub use optimizer::Optimizer;
 pub use order::Order;
 pub use recipe::{Pass, Recipe, accumulate, shared};

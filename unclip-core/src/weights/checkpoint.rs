@@ -207,6 +207,15 @@ impl Checkpoint {
         self.tensors.get(name).map(|(_, info)| info)
     }
 
+    /// Where the bytes of a tensor begin in [`path`](Self::path), if they lie there as they are.
+    #[cfg(feature = "train")]
+    pub(crate) fn position(&self, name: &str) -> Option<u64> {
+        match &self.files[..] {
+            [WeightFile::Safetensors(file)] => file.position(name),
+            _ => None,
+        }
+    }
+
     /// Reads one tensor, in the type it is stored in.
     ///
     /// # Errors

@@ -98,6 +98,14 @@ impl SafetensorsFile {
         Ok((this, infos))
     }
 
+    /// Where a tensor's bytes begin in the file.
+    #[cfg(feature = "train")]
+    pub(super) fn position(&self, name: &str) -> Option<u64> {
+        self.offsets
+            .get(name)
+            .map(|(offset, _)| self.data_start + offset)
+    }
+
     /// The little-endian bytes of a tensor of this file.
     pub(super) fn read(&self, name: &str) -> Result<Vec<u8>> {
         let io = |e| Error::io(&self.path, e, "the file has gone since it was opened");

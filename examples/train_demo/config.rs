@@ -10,7 +10,7 @@ use unclip::{
         train::TrainSettings,
     },
     decoder::{DecoderConfig, TextProjectionConfig},
-    prior::{AutoregressiveConfig, PriorConfig},
+    prior::PriorConfig,
     upsample::UpsamplerConfig,
 };
 
@@ -38,9 +38,9 @@ pub fn prior() -> PriorConfig {
     PriorConfig::new(WIDTH, 4, 48, 4, CONTEXT)
 }
 
-/// The autoregressive prior over `codes` principal components.
-pub fn autoregressive(codes: usize) -> AutoregressiveConfig {
-    AutoregressiveConfig::new(WIDTH, CONTEXT, codes, 256, 4, 48, 4).with_dot_buckets(32)
+/// The autoregressive prior's sizes, narrower than the other's.
+pub fn autoregressive() -> PriorConfig {
+    PriorConfig::new(WIDTH, 4, 32, 4, CONTEXT)
 }
 
 /// The decoder.

@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! cargo run --release --features train --example train_demo -- --out runs/demo
-//! cargo run --release --features train --example train_demo -- --out runs/demo --stage decoder
+//! cargo run --release --features train --example train_demo -- --out runs/demo --stage decoder --resume
 //! ```
 
 #![allow(unreachable_pub)]
@@ -11,22 +11,23 @@ mod config;
 mod data;
 #[path = "../demo/mod.rs"]
 mod demo;
-mod sheets;
 mod stages;
 #[path = "../support/mod.rs"]
 mod support;
 mod tokenizer;
+#[path = "../training/mod.rs"]
+mod training;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, ValueEnum};
-use support::{DEVICES, Done, finish, parse_device};
-use unclip::burn::tensor::Device;
+use support::{Done, finish};
+use training::Flags;
 
 /// Train the demo model: a world of coloured solids, captions, CLIP, both priors, the decoder and
 /// both upsamplers.
 ///
-/// Stop it at any time: the same command goes on at the last checkpoint. OUT/model is a checkpoint
+/// Stop it at any time: with --resume it goes on at the last checkpoint. OUT/model is a checkpoint
 /// that the other examples take with --checkpoint.
 #[derive(Parser, Debug)]
 #[command(version)]
@@ -39,34 +40,8 @@ pub struct Args {
     #[arg(long, value_enum, value_delimiter = ',', default_value = "all")]
     stage: Vec<Stage>,
 
-    /// Steps, instead of the recipe's.
-    #[arg(long)]
-    steps: Option<usize>,
-
-    /// Samples in a step, instead of the recipe's.
-    #[arg(long)]
-    batch: Option<usize>,
-
-    /// Highest learning rate, instead of the recipe's.
-    #[arg(long)]
-    rate: Option<f64>,
-
-    /// Pieces that a batch is computed in.
-    #[arg(long)]
-    pieces: Option<usize>,
-
-    /// Stop after so many minutes in each stage, with a checkpoint.
-    #[arg(long)]
-    minutes: Option<f64>,
-
-    /// Threads that draw scenes.
-    #[arg(long, default_value_t = 1)]
-    workers: usize,
-
-    /// Where to compute; a GPU of several as NAME:NUMBER. Several share each batch; flex,flex uses two
-    /// cores better than flex.
-    #[arg(long, value_parser = parse_device, value_delimiter = ',', default_value = DEVICES[0])]
-    device: Vec<Device>,
+    #[command(flatten)]
+    flags: Flags,
 }
 
 /// A stage of the demo model.

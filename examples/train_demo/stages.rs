@@ -2,33 +2,27 @@
 
 use std::{
     error::Error,
-    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use unclip::{
-    ImageEncoder, TextEncoder,
+    ImageEncoder,
     burn::tensor::FloatDType,
-    clip::{
-        ClipImageEncoder, ClipImageProcessor, ClipTextEncoder, ClipTraining, load_text_tower,
-        load_vision_tower, save_text_tower, save_vision_tower, tokenizer::ClipTokenizer,
-    },
+    clip::{ClipImageProcessor, ClipTraining, save_text_tower, save_vision_tower},
     core::{
         self,
         image::to_host,
-        resident::Resident,
-        train::{Recipe, Samples, TrainSettings, Trainer, Weighting, initialized},
-        weights::{LoadOptions, write_whole},
+        train::{Captioned, EmbeddedCaption, Recipe, Samples, Trainer, Weighting, initialized},
+        weights::write_whole,
     },
     decoder::{DecoderTraining, save_decoder},
     image::DynamicImage,
     prior::{
-        AutoregressivePrior, AutoregressiveTraining, EmbeddedCaption, EmbeddingCodec, Pca,
-        PriorTraining, dot_edges, embedding_statistics, save_autoregressive_prior, save_prior,
+        AutoregressiveTraining, PriorTraining, embedding_statistics, save_autoregressive_prior,
+        save_prior,
     },
     upsample::{Degradation, UpsamplerTraining, save_upsampler},
 };
@@ -36,11 +30,15 @@ use unclip::{
 use super::{
     Args, config,
     data::{Embedded, Twins, World},
-    sheets,
     support::Done,
     tokenizer,
+    training::{Autoregressive, DecoderSheet, Start},
 };
-use crate::demo::{render::render, split::train_scene};
+use crate::demo::{
+    caption::full_caption,
+    render::render,
+    split::{held_out_scene, train_scene},
+};
 
 type Fallible<T> = Result<T, Box<dyn Error>>;
 
@@ -60,7 +58,7 @@ pub fn clip(args: &Args) -> Done {
     let tokenizer = tokenizer::make(&folder.join("tokenizer"))?;
     let config = config::clip(tokenizer.vocabulary_size(), tokenizer.eos_id());
     let processor = ClipImageProcessor::openai(config::SMALL as u32);
-    let model = initialized(config.init(&args.device[0]), 1, &[])?;
+    let model = initialized(config.init(&args.flags.device[0]), 1, &[])?;
     let recipe = ClipTraining::new(tokenizer, processor.clone());
     let world = Twins {
         side: config::SMALL as u32,
@@ -84,37 +82,21 @@ pub fn clip(args: &Args) -> Done {
     Ok(())
 }
 
-/// The text encoder as it is shipped.
-pub fn text_encoder(args: &Args) -> Fallible<ClipTextEncoder> {
-    let (folder, device) = (model_folder(args), &args.device[0]);
-    let tower = folder.join("text_encoder");
-    let tower = load_text_tower(&tower, None, device, LoadOptions::default())?;
-    let tokenizer = ClipTokenizer::load(&folder.join("tokenizer"))?;
-    Ok(ClipTextEncoder::new(
-        tokenizer,
-        Resident::Kept(tower),
-        device,
-    ))
-}
-
-/// The image encoder as it is shipped.
-pub fn image_encoder(args: &Args) -> Fallible<ClipImageEncoder> {
-    let (folder, device) = (model_folder(args), &args.device[0]);
-    let tower = folder.join("image_encoder");
-    let tower = load_vision_tower(&tower, None, device, LoadOptions::default())?;
-    let processor = ClipImageProcessor::load(&folder.join("feature_extractor"))?;
-    Ok(ClipImageEncoder::new(
-        processor,
-        Resident::Kept(tower),
-        device,
-    ))
+/// What is written so far, as it is shipped.
+fn shipped(args: &Args) -> Start {
+    Start {
+        folder: model_folder(args),
+        clip: None,
+        fresh: None,
+        device: args.flags.device[0].clone(),
+    }
 }
 
 /// Embeddings of the first scenes, computed once.
 fn embeddings(args: &Args) -> Fallible<Arc<Vec<Vec<f32>>>> {
     let path = args.out.join("embeddings.f32");
     if !path.exists() {
-        let encoder = image_encoder(args)?;
+        let encoder = shipped(args).image_encoder()?;
         let style = "embedding scenes {bar:40} {pos}/{len} {elapsed} (left {eta})";
         let bar =
             ProgressBar::new(EMBEDDED as u64).with_style(ProgressStyle::with_template(style)?);
@@ -153,9 +135,9 @@ pub fn prior(args: &Args) -> Done {
         })
         .collect();
     let (mean, deviation) = embedding_statistics(&samples)?;
-    let model = initialized(config.init(&args.device[0]), 2, &[])?;
+    let model = initialized(config.init(&args.flags.device[0]), 2, &[])?;
     let model = model.with_statistics(&mean, deviation);
-    let recipe = PriorTraining::new(&config, process, Box::new(text_encoder(args)?));
+    let recipe = PriorTraining::new(&config, process, Box::new(shipped(args).text_encoder()?));
     let data = Arc::new(Embedded { embeddings });
     let trainer = train(args, "prior", recipe, model, data, |_| Ok(()))?;
     save_prior(
@@ -170,40 +152,16 @@ pub fn prior(args: &Args) -> Done {
 /// The autoregressive prior on the same.
 pub fn autoregressive(args: &Args) -> Done {
     let embeddings = embeddings(args)?;
-    let device = &args.device[0];
-    let some: Vec<f32> = embeddings.iter().take(20_000).flatten().copied().collect();
-    let pca = Pca::fit(&some, config::WIDTH)?;
-    let dims = pca.dims_for(0.99);
-    println!(
-        "{dims} of {} dimensions hold 99 % of the variance",
-        pca.dims()
-    );
-    let codec = EmbeddingCodec::fit(pca.truncated(dims)?, &some, 256)?;
-    let edges = {
-        let rows: Vec<_> = (0..2000_usize).collect();
-        let data = Embedded {
-            embeddings: embeddings.clone(),
-        };
-        let samples = rows.iter().map(|i| data.get(*i, *i as u64));
-        let samples = samples.collect::<Result<Vec<_>, _>>()?;
-        let texts: Vec<&str> = samples.iter().map(|s| &s.caption[..]).collect();
-        let text = text_encoder(args)?.encode_text(&texts)?;
-        let images = samples.iter().map(|s| &s.embedding[..]);
-        let images = core::train::stack(images, &[config::WIDTH], device)?;
-        dot_edges(text.embedding, images, 32)?
-    };
-    let config = config::autoregressive(dims);
-    let model = initialized(config.init(device), 3, &[])?;
-    let stage = |model| {
-        let model = Resident::Kept(model);
-        AutoregressivePrior::new(&config, model, codec.clone(), edges.clone(), device)
-    };
-    let text = Box::new(text_encoder(args)?);
-    let recipe = AutoregressiveTraining::new(stage(model.clone())?, text);
     let data = Arc::new(Embedded { embeddings });
+    let some = (0..20_000_usize).map(|i| data.get(i, i as u64));
+    let some = some.collect::<Result<Vec<_>, _>>()?;
+    let new = Autoregressive::new(&shipped(args), &config::autoregressive(), &some, 3)?;
+    let text = Box::new(shipped(args).text_encoder()?);
+    let recipe = AutoregressiveTraining::new(new.stage(new.model.clone())?, text);
+    let model = new.model.clone();
     let trainer = train(args, "autoregressive", recipe, model, data, |_| Ok(()))?;
     let folder = model_folder(args).join("autoregressive_prior");
-    save_autoregressive_prior(&stage(trainer.averaged())?, &config, &folder)?;
+    save_autoregressive_prior(&new.stage(trainer.averaged())?, &new.config, &folder)?;
     Ok(())
 }
 
@@ -211,19 +169,23 @@ pub fn autoregressive(args: &Args) -> Done {
 pub fn decoder(args: &Args) -> Done {
     let config = config::decoder();
     let process = config::scheduler("decoder")?.process;
-    let model = initialized(config.init(&args.device[0]), 4, &["conv_out"])?;
-    let (text, image) = (text_encoder(args)?, image_encoder(args)?);
+    let model = initialized(config.init(&args.flags.device[0]), 4, &["conv_out"])?;
+    let (text, image) = (
+        shipped(args).text_encoder()?,
+        shipped(args).image_encoder()?,
+    );
     // Captions are worth more here than in the paper: they say what is where.
+    let world = World {
+        side: config::SMALL as u32,
+    };
+    let mut sheet = DecoderSheet::new(&shipped(args), &process, watched())?;
     let recipe = DecoderTraining::new(&config, process, Box::new(text), Box::new(image))
         .with_dropout(0.1, 0.2)
         // What stands where is decided at high noise, and a short training should learn that first.
         .with_weighting(Weighting::MinSnr(5.0));
-    let world = World {
-        side: config::SMALL as u32,
-    };
-    let mut sheet = sheets::Decoder::new(args)?;
+    let run = args.out.join("decoder");
     let trainer = train(args, "decoder", recipe, model, Arc::new(world), |trainer| {
-        sheet.make(args, trainer.averaged(), trainer.step())
+        sheet.make(&config, trainer.averaged(), &run, trainer.step())
     })?;
     let folder = model_folder(args);
     let model = trainer.averaged();
@@ -232,12 +194,24 @@ pub fn decoder(args: &Args) -> Done {
     Ok(())
 }
 
+/// Scenes for the decoder's sheets: half of them as training sees them, half of combinations that it
+/// never sees.
+fn watched() -> Vec<Captioned> {
+    let seen = (0..8).map(|i| train_scene(u64::MAX / 2 + i));
+    let scenes = seen.chain((0..8).map(held_out_scene));
+    let captioned = scenes.map(|scene| Captioned {
+        picture: render(&scene, config::SMALL as u32),
+        caption: full_caption(&scene),
+    });
+    captioned.collect()
+}
+
 /// An upsampler: the first from 64 to 256, the second from 256 to 1024.
 pub fn upsampler(args: &Args, number: usize) -> Done {
     let config = config::upsampler(number);
     let (name, low) = names(number);
     let process = config::scheduler(name)?.process;
-    let model = initialized(config.unet.init(&args.device[0]), 5, &["conv_out"])?;
+    let model = initialized(config.unet.init(&args.flags.device[0]), 5, &["conv_out"])?;
     let (degradation, crop) = match number {
         1 => (Degradation::Blur, 16),
         _ => (Degradation::Bsr, 32),
@@ -313,7 +287,7 @@ pub fn index(args: &Args) -> Done {
     Ok(())
 }
 
-/// Trains one stage with a progress bar, from its last checkpoint on.
+/// Trains one stage in a folder of its name.
 fn train<R: Recipe>(
     args: &Args,
     name: &str,
@@ -322,54 +296,17 @@ fn train<R: Recipe>(
     samples: Arc<dyn Samples<Item = R::Sample>>,
     mut on_save: impl FnMut(&Trainer<R>) -> Done,
 ) -> Fallible<Trainer<R>> {
-    let recipe_settings = config::settings(name);
-    let settings = TrainSettings {
-        steps: args.steps.unwrap_or(recipe_settings.steps),
-        batch: args.batch.unwrap_or(recipe_settings.batch),
-        learning_rate: args.rate.unwrap_or(recipe_settings.learning_rate),
-        pieces: args.pieces.unwrap_or(1),
-        workers: args.workers,
-        ..recipe_settings
-    };
+    let settings = args.flags.settings(config::settings(name));
     let folder = args.out.join(name);
-    let style = format!("{name:>16} {{bar:32}} {{pos}}/{{len}} {{elapsed}} (left {{eta}}) {{msg}}");
-    let bar =
-        ProgressBar::new(settings.steps as u64).with_style(ProgressStyle::with_template(&style)?);
-    let mut trainer = Trainer::new(recipe, model, settings, &args.device)?;
-    if trainer.resume(&folder)? {
-        bar.set_position(trainer.step() as u64);
-        bar.reset_eta();
-    }
-    let start = Instant::now();
-    let limit = args.minutes.map(|m| Duration::from_secs_f64(60.0 * m));
-    let (mut mean, mut failed) = (None, None);
-    let result = trainer.run(samples, &folder, |trainer, progress| {
-        let row = progress.row;
-        let mean = mean.get_or_insert(row.loss);
-        *mean += 0.02 * (row.loss - *mean);
-        bar.set_position(row.step as u64);
-        bar.set_message(format!(
-            "loss {mean:.4}, {:.1} samples/s",
-            row.samples_per_second
-        ));
-        if progress.is_saved
-            && let Err(error) = on_save(trainer)
-        {
-            failed = Some(error);
-            return ControlFlow::Break(());
-        }
-        match limit.is_some_and(|limit| start.elapsed() > limit) {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
-    });
-    bar.abandon();
-    if let Some(error) = failed {
-        return Err(error);
-    }
-    match result {
-        // What was asked for: this much time and no more.
-        Err(unclip::Error::Cancelled { .. }) if limit.is_some() => Ok(trainer),
-        result => result.map(|()| trainer).map_err(Into::into),
-    }
+    args.flags.run(
+        &folder,
+        recipe,
+        model,
+        settings,
+        samples,
+        |trainer, progress| match progress.is_saved {
+            true => on_save(trainer),
+            false => Ok(()),
+        },
+    )
 }

@@ -7,7 +7,6 @@ use std::{
     fs::{self, File},
     io::Cursor,
     path::Path,
-    sync::Arc,
 };
 
 use image::{ImageFormat, Rgb, RgbImage};

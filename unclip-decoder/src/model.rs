@@ -3,7 +3,10 @@
 use burn::{config::Config, module::Module, tensor::Device};
 use unclip_core::nn::{UNet, UNetConfig};
 
-use crate::{TextProjection, TextProjectionConfig};
+use crate::{
+    TextProjection, TextProjectionConfig,
+    stage::{INPAINTING, PICTURE},
+};
 
 /// Configuration of [`DecoderModel`].
 #[derive(Config, Debug)]
@@ -65,6 +68,21 @@ impl DecoderConfig {
             projection: self.projection.init(device),
             unet: self.unet.init(device),
         }
+    }
+}
+
+impl DecoderModel {
+    /// The network with the four input channels of one for inpainting: the kept pixels and which they
+    /// are (GLIDE §2.4). Their weights are 0: it begins as it was, and is fine-tuned from there. One
+    /// that has them already stays as it is.
+    pub fn for_inpainting(self, config: &DecoderConfig) -> (Self, DecoderConfig) {
+        let mut config = config.clone();
+        if config.unet.in_channels > PICTURE {
+            return (self, config);
+        }
+        config.unet.in_channels += INPAINTING;
+        let unet = self.unet.with_more_inputs(INPAINTING);
+        (Self { unet, ..self }, config)
     }
 }
 

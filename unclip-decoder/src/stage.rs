@@ -17,9 +17,9 @@ use unclip_core::{
 use crate::{DecoderCondition, DecoderConfig, DecoderModel};
 
 /// Channels of a picture.
-const PICTURE: usize = 3;
+pub(crate) const PICTURE: usize = 3;
 /// Further input channels of a decoder trained for inpainting: the kept pixels and their mask.
-const INPAINTING: usize = 4;
+pub(crate) const INPAINTING: usize = 4;
 
 /// Samples small pictures from image embeddings and captions by diffusion (unCLIP §2.1).
 ///

@@ -1,7 +1,7 @@
 //! How upsamplers are trained (unCLIP §2.1): without captions, on crops, from degraded pictures.
 
 use burn::tensor::{Device, Tensor};
-use image::{RgbImage, imageops::crop_imm};
+use image::{RgbImage, imageops};
 use unclip_core::{
     diffusion::Process,
     error::Result,
@@ -15,6 +15,9 @@ use unclip_core::{
 };
 
 use crate::{Degradation, UpsamplerConfig};
+
+/// Pixels of the small picture around a crop that may bear on what it looks like.
+const MARGIN: usize = 16;
 
 /// Trains an upsampler's U-Net to enlarge pictures that were made small and then worse.
 ///
@@ -99,16 +102,36 @@ impl UpsamplerTraining {
     ) -> Result<[Vec<f32>; 2]> {
         let factor = self.size / self.low;
         let large = square(picture, self.size);
-        let low = self.degradation.apply(&square(&large, self.low), noise)?;
         let place =
             |u: f32| ((u * (self.low - self.crop + 1) as f32) as usize).min(self.low - self.crop);
         let [x, y] = at.map(place);
-        let cut = |picture: &RgbImage, scale: usize| {
-            let [x, y, side] = [x, y, self.crop].map(|v| (v * scale) as u32);
-            pixel_values(&crop_imm(picture, x, y, side, side).to_image())
-        };
-        Ok([cut(&large, factor), cut(&low, 1)])
+        // Only what the crop and its surroundings show is made small and worse.
+        let first = [x, y].map(|v| v.saturating_sub(MARGIN));
+        let end = [x, y].map(|v| (v + self.crop + MARGIN).min(self.low));
+        let size: [usize; 2] = std::array::from_fn(|i| end[i] - first[i]);
+        let around = cut(&large, first.map(|v| v * factor), size.map(|v| v * factor));
+        let small = imageops::resize(
+            &around,
+            size[0] as u32,
+            size[1] as u32,
+            imageops::FilterType::CatmullRom,
+        );
+        let small = self.degradation.apply(&small, noise)?;
+        let within = [x - first[0], y - first[1]];
+        Ok([
+            pixel_values(&cut(
+                &large,
+                [x, y].map(|v| v * factor),
+                [self.crop * factor; 2],
+            )),
+            pixel_values(&cut(&small, within, [self.crop; 2])),
+        ])
     }
+}
+
+fn cut(picture: &RgbImage, [x, y]: [usize; 2], [width, height]: [usize; 2]) -> RgbImage {
+    let [x, y, width, height] = [x, y, width, height].map(|v| v as u32);
+    imageops::crop_imm(picture, x, y, width, height).to_image()
 }
 
 impl Recipe for UpsamplerTraining {

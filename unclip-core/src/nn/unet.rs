@@ -1,7 +1,7 @@
 //! The ADM U-Net: decoder, GLIDE and upsamplers are configurations of it.
 
 use burn::{
-    module::Module,
+    module::{Module, Param},
     nn::{GroupNorm, conv::Conv2d},
     tensor::{Bool, DType, Tensor, activation::silu},
 };
@@ -45,6 +45,17 @@ pub struct UNetInput<'a> {
 }
 
 impl UNet {
+    /// The same network with `count` further input channels behind those it has. Their weights are 0, so
+    /// that it begins as it was.
+    pub fn with_more_inputs(mut self, count: usize) -> Self {
+        let weight = self.conv_in.weight.val();
+        let [out, _, height, width] = weight.dims();
+        let zeros = Tensor::zeros([out, count, height, width], &weight.device());
+        let zeros = as_compute(zeros, weight.dtype());
+        self.conv_in.weight = Param::from_tensor(Tensor::cat(vec![weight, zeros], 1));
+        self
+    }
+
     /// Predicts from a noisy picture. Input and output are f32, whatever the network computes in.
     ///
     /// # Shapes

@@ -14,7 +14,7 @@ use crate::{
 /// Gives `model` weights to be trained from, the same for a seed on every device.
 ///
 /// Linear layers and convolutions are uniform within ±1/√fan-in with biases 0, other matrices (tokens,
-/// positions, learned embeddings) normal with 0.02; norms and all other vectors stay as the model was
+/// positions, learned embeddings) normal with 0.02; norms and factors stay as the model was
 /// made. Layers whose name ends with one of `zero` begin at 0: the last of a residual branch, so that
 /// a deep network begins as the identity.
 ///
@@ -58,10 +58,11 @@ impl Fill<'_> {
         let count = shape.iter().product();
         let container = self.containers.last().map_or("", String::as_str);
         let is_layer = matches!(container, "Struct:Linear" | "Struct:Conv2d");
-        if shape.len() == 1 {
+        let (key, _) = self.path.key(&KeyMap::default());
+        // The others of one dimension are norms' and factors, which begin as they are made.
+        if shape.len() == 1 && !key.ends_with("embedding") {
             return is_layer.then(|| vec![0.0; count]);
         }
-        let (key, _) = self.path.key(&KeyMap::default());
         let layer = key.rsplit_once('.').map_or("", |(layer, _)| layer);
         if let Some(at) = self.zero.iter().position(|end| layer.ends_with(end)) {
             self.used[at] = true;

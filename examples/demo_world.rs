@@ -39,6 +39,10 @@ struct Args {
     /// Scenes of combinations that training never sees.
     #[arg(long)]
     held_out: bool,
+
+    /// Folder for each scene as a picture, with its caption in a text file beside it: data to train on.
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -53,10 +57,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         } else {
             split::train_scene(seed)
         };
-        println!("{seed}: {}", caption(&scene, &mut Rng::new(seed)));
+        let text = caption(&scene, &mut Rng::new(seed));
+        println!("{seed}: {text}");
         let (x, y) = (i % columns * args.side, i / columns * args.side);
         let picture = render(&scene, args.side);
         imageops::replace(&mut sheet, &picture, x.into(), y.into());
+        if let Some(folder) = &args.folder {
+            std::fs::create_dir_all(folder)?;
+            picture.save(folder.join(format!("{seed:06}.png")))?;
+            std::fs::write(folder.join(format!("{seed:06}.txt")), text)?;
+        }
     }
     sheet.save(&args.sheet)?;
     Ok(())

@@ -8,7 +8,7 @@
 mod support;
 mod training;
 
-use std::{error::Error, process::ExitCode, sync::Arc};
+use std::{error::Error, path::Path, process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use indicatif::ProgressIterator;
@@ -45,6 +45,21 @@ struct Cli {
     /// Share of the samples without caption, for guidance.
     #[arg(long, default_value_t = 0.1)]
     caption_dropout: f32,
+
+    /// Only embed the pictures of this part, counted from 0, into OUT/embeddings_K.safetensors: for
+    /// several machines, after which --data OUT trains on all of them.
+    #[arg(long, value_name = "K/N", value_parser = parse_part)]
+    shard: Option<(usize, usize)>,
+}
+
+fn parse_part(text: &str) -> Result<(usize, usize), String> {
+    let parsed = text
+        .split_once('/')
+        .and_then(|(k, n)| Some((k.parse().ok()?, n.parse().ok()?)));
+    match parsed {
+        Some((k, n)) if k < n => Ok((k, n)),
+        _ => Err("expected K/N with K from 0 to N - 1, such as 3/16".into()),
+    }
 }
 
 /// Samples that statistics are taken of.
@@ -56,6 +71,14 @@ fn main() -> ExitCode {
 
 fn run(args: &Cli) -> Done {
     let own = &args.own;
+    if let Some((part, parts)) = args.shard {
+        return embed(
+            own,
+            &own.out.join(format!("embeddings_{part:04}.safetensors")),
+            part,
+            parts,
+        );
+    }
     let samples = embeddings(own)?;
     let some = (0..samples.len().min(SOME)).filter_map(|i| samples.get(i, 0).ok());
     let some: Vec<EmbeddedCaption> = some.collect();
@@ -124,33 +147,39 @@ fn embeddings(own: &Own) -> Result<Arc<Embeddings>, Box<dyn Error>> {
     }
     let path = own.out.join("embeddings.safetensors");
     if !path.with_extension("jsonl").exists() {
-        let (samples, encoder) = (data::open(&own.data)?, own.start().image_encoder()?);
-        let mut rows = Vec::with_capacity(samples.len());
-        let indices: Vec<usize> = (0..samples.len()).collect();
-        eprintln!("embedding {} pictures", samples.len());
-        for some in indices.chunks(32).progress() {
-            let mut read = Vec::with_capacity(some.len());
-            for index in some {
-                match samples.get(*index, 0) {
-                    Ok(sample) => read.push(sample),
-                    Err(error) => eprintln!("left out: {}: {error}", samples.name(*index)),
-                }
-            }
-            if read.is_empty() {
-                continue;
-            }
-            let found = encoder.encode_images(&pictures(&read))?;
-            let [_, width] = found.dims();
-            let values = to_host(found, "image encoder")?;
-            for (sample, embedding) in read.into_iter().zip(values.chunks(width)) {
-                rows.push(EmbeddedCaption {
-                    embedding: embedding.to_vec(),
-                    caption: sample.caption,
-                });
-            }
-        }
-        std::fs::create_dir_all(&own.out)?;
-        write_embeddings(&path, &rows)?;
+        embed(own, &path, 0, 1)?;
     }
     Ok(Arc::new(Embeddings::open(&path)?))
+}
+
+/// Embeds a part of the pictures into a file.
+fn embed(own: &Own, path: &Path, part: usize, parts: usize) -> Done {
+    let (samples, encoder) = (data::open(&own.data)?, own.start().image_encoder()?);
+    let indices: Vec<usize> = (part..samples.len()).step_by(parts).collect();
+    eprintln!("embedding {} pictures", indices.len());
+    let mut rows = Vec::with_capacity(indices.len());
+    for some in indices.chunks(32).progress() {
+        let mut read = Vec::with_capacity(some.len());
+        for index in some {
+            match samples.get(*index, 0) {
+                Ok(sample) => read.push(sample),
+                Err(error) => eprintln!("left out: {}: {error}", samples.name(*index)),
+            }
+        }
+        if read.is_empty() {
+            continue;
+        }
+        let found = encoder.encode_images(&pictures(&read))?;
+        let [_, width] = found.dims();
+        let values = to_host(found, "image encoder")?;
+        for (sample, embedding) in read.into_iter().zip(values.chunks(width)) {
+            rows.push(EmbeddedCaption {
+                embedding: embedding.to_vec(),
+                caption: sample.caption,
+            });
+        }
+    }
+    std::fs::create_dir_all(&own.out)?;
+    write_embeddings(path, &rows)?;
+    Ok(())
 }

@@ -1,9 +1,14 @@
 //! Group norm, what time makes of it, and SiLU, in one pass over memory.
 
+#![allow(unsafe_code)]
+
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::simd::{dispatch, sigmoid, total};
+use super::{
+    scratch::{Shared, written},
+    simd::{dispatch, sigmoid, total},
+};
 
 /// Sizes and options of a group norm.
 #[derive(Clone, Copy, Debug)]
@@ -65,20 +70,22 @@ pub(super) fn forward(
     affine: Affine<'_>,
     shape: &NormShape,
 ) -> (Vec<f32>, Vec<Moments>) {
-    let mut out = vec![0.0; x.len()];
-    let groups = out
-        .par_chunks_exact_mut(shape.group())
-        .zip(x.par_chunks_exact(shape.group()));
-    let moments = groups.enumerate().map(|(index, (out, x))| {
-        dispatch(Forward {
-            x,
-            affine,
-            shape,
-            index,
-            out,
-        })
-    });
-    let moments = moments.collect();
+    let (size, mut moments) = (shape.group(), Vec::new());
+    let compute = |out: &Shared<'_>| {
+        let groups = x.par_chunks_exact(size).enumerate().map(|(index, x)| {
+            dispatch(Forward {
+                x,
+                affine,
+                shape,
+                index,
+                // SAFETY: no two groups overlap.
+                out: unsafe { out.zeros(index * size, size) },
+            })
+        });
+        groups.collect_into_vec(&mut moments);
+    };
+    // SAFETY: the groups are the whole.
+    let out = unsafe { written(x.len(), compute) };
     (out, moments)
 }
 
@@ -91,13 +98,11 @@ pub(super) fn backward(
     shape: &NormShape,
 ) -> NormGradients {
     let (channels, size) = (shape.channels, shape.group());
-    let mut out = vec![0.0; x.len()];
     // Of each sample's channels: Σ dz · normed, Σ dz.
     let mut sums = vec![[0.0_f32; 2]; shape.batch * channels];
-    out.par_chunks_exact_mut(size)
-        .zip(sums.par_chunks_exact_mut(shape.per_group()))
-        .enumerate()
-        .for_each(|(index, (out, sums))| {
+    let compute = |out: &Shared<'_>| {
+        let groups = sums.par_chunks_exact_mut(shape.per_group()).enumerate();
+        groups.for_each(|(index, sums)| {
             dispatch(Backward {
                 x: &x[index * size..][..size],
                 gradient: &gradient[index * size..][..size],
@@ -105,10 +110,14 @@ pub(super) fn backward(
                 moments: moments[index],
                 shape,
                 index,
-                out,
+                // SAFETY: no two groups overlap.
+                out: unsafe { out.zeros(index * size, size) },
                 sums,
             });
         });
+    };
+    // SAFETY: the groups are the whole.
+    let out = unsafe { written(x.len(), compute) };
     let (mut gamma, mut beta) = (vec![0.0; channels], vec![0.0; channels]);
     let mut scale_shift = vec![0.0; affine.scale_shift.len()];
     for (at, [by_normed, plain]) in sums.into_iter().enumerate() {

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use std::{cell::RefCell, marker::PhantomData};
+use std::{cell::RefCell, marker::PhantomData, mem::MaybeUninit};
 
 thread_local! {
     static MEMORY: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
@@ -38,11 +38,24 @@ impl Drop for Scratch {
     }
 }
 
-/// A slice that several threads write to, each its own part.
+/// A vector that several threads write to, each its own part. It is not filled with zeros first, on one
+/// thread: that would cost as much as a small convolution.
+///
+/// # Safety
+/// `write` must write every value.
+pub(super) unsafe fn written(len: usize, write: impl FnOnce(&Shared<'_>)) -> Vec<f32> {
+    let mut values = Vec::with_capacity(len);
+    write(&Shared::new(&mut values.spare_capacity_mut()[..len]));
+    // SAFETY: there is memory for as many, and all were written.
+    unsafe { values.set_len(len) };
+    values
+}
+
+/// Memory that several threads write to, each its own part.
 pub(super) struct Shared<'a> {
-    start: *mut f32,
+    start: *mut MaybeUninit<f32>,
     len: usize,
-    whole: PhantomData<&'a mut [f32]>,
+    whole: PhantomData<&'a mut [MaybeUninit<f32>]>,
 }
 
 // SAFETY: it only gives out parts, and whoever takes one answers for nobody else having it.
@@ -51,7 +64,7 @@ unsafe impl Send for Shared<'_> {}
 unsafe impl Sync for Shared<'_> {}
 
 impl<'a> Shared<'a> {
-    pub(super) fn new(whole: &'a mut [f32]) -> Self {
+    fn new(whole: &'a mut [MaybeUninit<f32>]) -> Self {
         Self {
             start: whole.as_mut_ptr(),
             len: whole.len(),
@@ -59,20 +72,43 @@ impl<'a> Shared<'a> {
         }
     }
 
-    /// `len` values from `start`.
+    /// `len` values from `start`, to be written.
     ///
     /// # Safety
     /// No two parts that are held at the same time may overlap.
     ///
     /// # Panics
-    /// If it is not within the slice.
+    /// If it is not within the memory.
     #[allow(clippy::mut_from_ref)]
-    pub(super) unsafe fn part(&self, start: usize, len: usize) -> &mut [f32] {
+    pub(super) unsafe fn part(&self, start: usize, len: usize) -> &mut [MaybeUninit<f32>] {
         assert!(
             start <= self.len && len <= self.len - start,
-            "a part of the slice"
+            "a part of the memory"
         );
-        // SAFETY: within the slice, which is borrowed for 'a; not shared, by the caller.
+        // SAFETY: within the memory, which is borrowed for 'a; not shared, by the caller.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
+    }
+
+    /// The same with zeros.
+    ///
+    /// # Safety
+    /// As [`part`](Self::part).
+    ///
+    /// # Panics
+    /// As [`part`](Self::part).
+    #[allow(clippy::mut_from_ref)]
+    pub(super) unsafe fn zeros(&self, start: usize, len: usize) -> &mut [f32] {
+        // SAFETY: by the caller.
+        let part = unsafe { self.part(start, len) };
+        part.fill(MaybeUninit::new(0.0));
+        // SAFETY: all were written just now.
+        unsafe { std::slice::from_raw_parts_mut(part.as_mut_ptr().cast(), len) }
+    }
+}
+
+/// Copies `from` to a part.
+pub(super) fn copy(from: &[f32], to: &mut [MaybeUninit<f32>]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        to.write(*from);
     }
 }

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::{ConvShape, layout::Layout};
 use crate::kernels::{
-    scratch::{Scratch, Shared},
+    scratch::{Scratch, Shared, copy, written},
     simd::{dispatch, load, store},
 };
 
@@ -105,17 +105,18 @@ impl Convolution<'_> {
         let block = dispatch(BlockSize);
         let packed = self.pack(weight, block);
         let pixels = self.output[0] * self.output[1];
-        let mut out = vec![0.0; self.batch * self.to * pixels];
-        let shared = Shared::new(&mut out);
-        self.parts(block).into_par_iter().for_each(|part| {
-            dispatch(Run {
-                convolution: &self,
-                weights: &packed,
-                part,
-                out: &shared,
+        let compute = |out: &Shared<'_>| {
+            self.parts(block).into_par_iter().for_each(|part| {
+                dispatch(Run {
+                    convolution: &self,
+                    weights: &packed,
+                    part,
+                    out,
+                });
             });
-        });
-        out
+        };
+        // SAFETY: the parts are all pictures, all rows and all channels.
+        unsafe { written(self.batch * self.to * pixels, compute) }
     }
 
     /// Weights in the order they are read: for each block of output channels all inputs, all taps,
@@ -272,7 +273,7 @@ impl Run<'_> {
             // SAFETY: these rows of this channel are in no other part.
             let out = unsafe { self.out.part(start, self.part.rows.len() * width) };
             for (out, sums) in out.chunks_exact_mut(width).zip(sums.chunks(c.layout.pitch)) {
-                out.copy_from_slice(&sums[..width]);
+                copy(&sums[..width], out);
             }
         }
     }

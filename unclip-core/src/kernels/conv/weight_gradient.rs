@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::{ConvShape, layout::Layout};
 use crate::kernels::{
-    scratch::{Scratch, Shared},
+    scratch::{Scratch, Shared, written},
     simd::{dispatch, load, store},
 };
 
@@ -45,11 +45,9 @@ pub(in crate::kernels) fn weight_gradient(
         shape.padding,
         [1, 1],
     );
-    let mut out = vec![0.0; shape.channels_out * shape.channels_in * shape.taps()];
-    let shared = Shared::new(&mut out);
-    parts(shape, width / lanes)
-        .into_par_iter()
-        .for_each(|part| {
+    let compute = |out: &Shared<'_>| {
+        let parts = parts(shape, width / lanes).into_par_iter();
+        parts.for_each(|part| {
             dispatch(Run {
                 x,
                 gradient: &transposed,
@@ -57,10 +55,13 @@ pub(in crate::kernels) fn weight_gradient(
                 layout: &layout,
                 shape,
                 part,
-                out: &shared,
+                out,
             });
         });
-    (out, bias)
+    };
+    let count = shape.channels_out * shape.channels_in * shape.taps();
+    // SAFETY: the parts are all pairs of input and output channels.
+    (unsafe { written(count, compute) }, bias)
 }
 
 struct Lanes;
@@ -78,25 +79,27 @@ fn transposed(gradient: &[f32], width: usize, shape: &ConvShape) -> (Vec<f32>, V
     let (pixels, channels) = (shape.pixels_out(), shape.channels_out);
     let stretches = pixels.div_ceil(STRETCH);
     let tasks = shape.batch * stretches;
-    let mut out = vec![0.0; shape.batch * pixels * width];
     let mut sums = vec![0.0; tasks * width];
-    let shared = Shared::new(&mut out);
-    sums.par_chunks_mut(width)
-        .enumerate()
-        .for_each(|(task, sums)| {
-            let (picture, first) = (task / stretches, task % stretches * STRETCH);
-            let count = STRETCH.min(pixels - first);
-            // SAFETY: no two tasks have the same pixels.
-            let out = unsafe { shared.part((picture * pixels + first) * width, count * width) };
-            dispatch(Transpose {
-                from: &gradient[picture * channels * pixels + first..],
-                pitch: pixels,
-                channels,
-                width,
-                out,
-                sums,
+    let compute = |out: &Shared<'_>| {
+        sums.par_chunks_mut(width)
+            .enumerate()
+            .for_each(|(task, sums)| {
+                let (picture, first) = (task / stretches, task % stretches * STRETCH);
+                let count = STRETCH.min(pixels - first);
+                // SAFETY: no two tasks have the same pixels.
+                let out = unsafe { out.zeros((picture * pixels + first) * width, count * width) };
+                dispatch(Transpose {
+                    from: &gradient[picture * channels * pixels + first..],
+                    pitch: pixels,
+                    channels,
+                    width,
+                    out,
+                    sums,
+                });
             });
-        });
+    };
+    // SAFETY: the tasks are all pixels of all pictures.
+    let out = unsafe { written(shape.batch * pixels * width, compute) };
     let mut bias = vec![0.0_f64; channels];
     for sums in sums.chunks_exact(width) {
         for (bias, sum) in bias.iter_mut().zip(sums) {
@@ -267,7 +270,7 @@ impl Run<'_> {
             // SAFETY: the weights of these channels are in no other part.
             let out = unsafe { self.out.part(start, count) };
             for (out, sums) in out.iter_mut().zip(sums.chunks_exact(span)) {
-                *out = sums[at];
+                out.write(sums[at]);
             }
         }
     }

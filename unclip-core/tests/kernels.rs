@@ -6,9 +6,14 @@
 use burn::{
     module::Param,
     nn::{GroupNorm, GroupNormConfig},
-    tensor::{Device, Tensor, TensorData, activation::silu, module, ops::ConvOptions},
+    tensor::{
+        Device, Tensor, TensorData,
+        activation::{self, silu},
+        module,
+        ops::ConvOptions,
+    },
 };
-use unclip_core::{kernels, noise::Noise};
+use unclip_core::{kernels, nn::attend, noise::Noise};
 
 /// Random values; the device keeps gradients.
 struct Source {
@@ -211,6 +216,51 @@ fn a_group_norm_survives_what_silu_does_to_large_values() {
         assert!(
             (found - expected).abs() <= 1e-5 * expected.abs().max(1.0),
             "{found} {expected}"
+        );
+    }
+}
+
+#[test]
+fn softmaxes_agree_with_burns() {
+    for (number, dims) in [[1, 1, 1, 1], [2, 3, 5, 7], [1, 2, 64, 64], [2, 1, 9, 1000]]
+        .into_iter()
+        .enumerate()
+    {
+        let mut source = Source::new(number as u64);
+        let x = Tensor::from_inner(source.tensor(dims).inner() * 8.0).require_grad();
+        let weigh = source.tensor(dims).detach();
+        let results = |out: Tensor<4>| {
+            let gradients = (out.clone() * weigh.clone()).sum().backward();
+            [values(out.inner()), values(x.grad(&gradients).unwrap())]
+        };
+        let expected = results(activation::softmax(x.clone(), 3));
+        let found = results(kernels::softmax(x.clone()));
+        assert!(difference(&found[0], &expected[0]) < 1e-5, "case {number}");
+        // Over a single value the gradient is 0.
+        if dims[3] > 1 {
+            let apart = difference(&found[1], &expected[1]);
+            assert!(apart < 2e-5, "case {number}: {apart:e} apart");
+        }
+    }
+}
+
+#[test]
+fn attention_with_gradients_is_attention_without() {
+    let mut source = Source::new(5);
+    let (query, key) = (source.tensor([2, 6, 12]), source.tensor([2, 6, 12]));
+    let value = source.tensor([2, 6, 12]);
+    let hidden: Vec<bool> = (0..12).map(|i| i % 6 > 3).collect();
+    let data = TensorData::new(hidden, [2, 1, 1, 6]);
+    for (is_masked, is_causal) in [(false, false), (true, false), (false, true), (true, true)] {
+        let run = |device: &Device, of: fn(&Tensor<3>) -> Tensor<3>| {
+            let mask = is_masked.then(|| Tensor::from_data(data.clone(), device));
+            attend(of(&query), of(&key), of(&value), 3, mask, is_causal)
+        };
+        let found = values(run(&source.device, |t| t.clone()).inner());
+        let expected = values(run(&Device::flex(), |t| t.clone().inner()));
+        assert!(
+            difference(&found, &expected) < 1e-5,
+            "{is_masked} {is_causal}"
         );
     }
 }

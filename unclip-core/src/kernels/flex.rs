@@ -13,6 +13,7 @@ use burn_flex::FlexTensor;
 use super::{
     conv::{self, ConvShape},
     norm::{self, Affine, Moments, NormShape},
+    softmax::forward as softmax_forward,
 };
 
 /// Whether the kernels are for a tensor, and for what it is combined with.
@@ -39,6 +40,14 @@ fn is_flex(device: &Device) -> bool {
     matches!(device.as_dispatch(), DispatchDevice::Flex(_))
 }
 
+/// Whether gradients of `x` are kept here.
+#[cfg(feature = "train")]
+pub(super) fn is_trained(x: &Tensor<3>) -> bool {
+    let device = x.device();
+    let is_autodiff = matches!(device.as_dispatch(), DispatchDevice::Autodiff(_));
+    is_autodiff && x.dtype() == DType::F32 && is_flex(&device) && is_on()
+}
+
 fn is_on() -> bool {
     use std::sync::OnceLock;
     static IS_ON: OnceLock<bool> = OnceLock::new();
@@ -55,6 +64,9 @@ pub(super) trait Kernels: Backend {
         bias: FloatTensor<Self>,
         shape: ConvShape,
     ) -> FloatTensor<Self>;
+
+    /// A softmax over the last dimension, of `row` values.
+    fn kernel_softmax(x: FloatTensor<Self>, row: usize) -> FloatTensor<Self>;
 
     /// A group norm; `scale_shift` is `[b, 2c]`.
     fn kernel_group_norm(
@@ -80,6 +92,11 @@ pub(super) fn conv2d(
         bias.into_dispatch(),
         shape,
     ))
+}
+
+pub(super) fn softmax(x: Tensor<4>) -> Tensor<4> {
+    let [.., row] = x.dims();
+    Tensor::from_dispatch(Dispatch::kernel_softmax(x.into_dispatch(), row))
 }
 
 pub(super) fn group_norm(
@@ -126,6 +143,12 @@ impl Kernels for Flex {
         let (x, weight, bias) = (contiguous(x), contiguous(weight), contiguous(bias));
         let out = conv::forward(values(&x), values(&weight), values(&bias), &shape);
         tensor(out, shape.dims_out())
+    }
+
+    fn kernel_softmax(x: FlexTensor, row: usize) -> FlexTensor {
+        let x = contiguous(x);
+        let out = softmax_forward(values(&x), row);
+        FlexTensor::from_data(TensorData::new(out, x.shape()))
     }
 
     fn kernel_group_norm(

@@ -11,12 +11,14 @@ use burn::backend::{
     },
     tensor::FloatTensor,
 };
+use burn::tensor::TensorData;
 use burn_flex::FlexTensor;
 
 use super::{
     conv::{self, ConvShape},
     flex::{Kernels, contiguous, group_norm_forward, tensor, values},
     norm::{self, Affine, Moments, NormShape},
+    softmax::backward as softmax_backward,
 };
 
 /// Parents: input, weight and bias.
@@ -105,7 +107,7 @@ impl Backward<Flex, 4> for NormBackward {
                 grads.register::<Flex>(node.id, found);
             }
         };
-        let x = burn::tensor::TensorData::new(found.x, dims);
+        let x = TensorData::new(found.x, dims);
         register(0, FlexTensor::from_data(x));
         register(1, tensor(found.gamma, [channels]));
         register(2, tensor(found.beta, [channels]));
@@ -113,7 +115,37 @@ impl Backward<Flex, 4> for NormBackward {
     }
 }
 
+#[derive(Debug)]
+struct SoftmaxBackward;
+
+impl Backward<Flex, 1> for SoftmaxBackward {
+    /// The result, and its last dimension.
+    type State = (FlexTensor, usize);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let gradient = contiguous(grads.consume::<Flex>(&ops.node));
+        let (y, row) = ops.state;
+        let dims = y.layout().shape().clone();
+        let y = contiguous(y);
+        if let Some(node) = ops.parents[0].as_ref() {
+            let found = softmax_backward(values(&y), values(&gradient), row);
+            let found = FlexTensor::from_data(TensorData::new(found, dims));
+            grads.register::<Flex>(node.id, found);
+        }
+    }
+}
+
 impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
+    fn kernel_softmax(x: FloatTensor<Self>, row: usize) -> FloatTensor<Self> {
+        let out = Flex::kernel_softmax(x.primitive().clone(), row);
+        finish::<SoftmaxBackward, C, 1>(SoftmaxBackward, [x.node()], (out.clone(), row), out)
+    }
+
     fn kernel_conv2d(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,

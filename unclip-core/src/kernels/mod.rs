@@ -4,7 +4,7 @@
 //! its group norm passes over memory seven times, its gradients more often still. These kernels do
 //! each in one parallel pass, and training on a CPU becomes several times faster.
 //!
-//! The choice is made here and nowhere else: [`conv2d`] and [`group_norm`] take f32 tensors on Flex,
+//! The choice is made here and nowhere else: [`conv2d`], [`group_norm`] and [`softmax`] take f32 tensors on Flex,
 //! with gradients or without, to the kernels, and all else to Burn's operations. `UNCLIP_KERNELS=off`
 //! in the environment turns the kernels off, to compare.
 //!
@@ -23,6 +23,8 @@ mod norm;
 mod scratch;
 #[cfg(feature = "flex")]
 mod simd;
+#[cfg(feature = "flex")]
+mod softmax;
 
 use burn::{
     nn::GroupNorm,
@@ -87,4 +89,24 @@ pub fn group_norm(
         y = y * (scale + 1.0) + scale_shift.narrow(1, channels, channels);
     }
     if silu { activation::silu(y) } else { y }
+}
+
+/// The softmax over the last dimension.
+pub fn softmax(x: Tensor<4>) -> Tensor<4> {
+    #[cfg(feature = "flex")]
+    if flex::takes(&x, &[]) {
+        return flex::softmax(x);
+    }
+    activation::softmax(x, 3)
+}
+
+/// Whether `x` is on a device that keeps gradients, and the kernels are for it.
+pub fn is_trained(x: &Tensor<3>) -> bool {
+    #[cfg(all(feature = "flex", feature = "train"))]
+    return flex::is_trained(x);
+    #[cfg(not(all(feature = "flex", feature = "train")))]
+    {
+        let _ = x;
+        false
+    }
 }

@@ -7,8 +7,11 @@ use burn::{
     tensor::{Bool, Device, Tensor, module, ops::AttentionModuleOptions},
 };
 
-use super::layers::linear;
-use crate::kernels::group_norm;
+use super::{layers::linear, transformer::causal_mask};
+use crate::kernels::{group_norm, is_trained, softmax};
+
+/// What hidden scores become: far below any other, and still a number where all are hidden.
+const HIDDEN: f32 = -1e30;
 
 /// Scaled dot-product attention with several heads; the scale is 1 / √(head width).
 ///
@@ -35,6 +38,23 @@ pub fn attend(
         x.reshape([batch, length, heads, width / heads])
             .swap_dims(1, 2)
     };
+    if is_trained(&query) {
+        // Burn's operation is made of many when gradients are kept.
+        let scale = 1.0 / ((width / heads) as f64).sqrt();
+        let scores = split(query, n).matmul((split(key, m) * scale).transpose());
+        let scores = match mask {
+            Some(mask) => scores.mask_fill(mask.expand([batch, heads, n, m]), HIDDEN),
+            None => scores,
+        };
+        let scores = match is_causal {
+            true => scores.mask_fill(causal_mask(n, &value.device()), HIDDEN),
+            false => scores,
+        };
+        return softmax(scores)
+            .matmul(split(value, m))
+            .swap_dims(1, 2)
+            .reshape([batch, n, width]);
+    }
     // Not every backend broadcasts a mask inside its fused kernel.
     let mask = mask.map(|mask| mask.expand([batch, heads, n, m]));
     // No explicit scale: CubeCL leaves its flash kernels when one is set.

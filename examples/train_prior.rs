@@ -135,7 +135,7 @@ fn autoregressive(args: &Cli, samples: Arc<Embeddings>, some: &[EmbeddedCaption]
         .run(&own.out, recipe, model, settings, samples, |_, _| Ok(()))?;
     let folder = own.model()?.join("autoregressive_prior");
     let stage = new.stage(merged(trainer.averaged()))?;
-    save_autoregressive_prior(&stage, &new.config, &folder)?;
+    save_autoregressive_prior(&stage, &new.config, &folder, None)?;
     println!("{} is this prior", folder.display());
     Ok(())
 }

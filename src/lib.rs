@@ -194,3 +194,7 @@ struct PriorsPage;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/src/samplers.md")]
 struct SamplersPage;
+
+#[cfg(all(doctest, feature = "train"))]
+#[doc = include_str!("../docs/src/training.md")]
+struct TrainingPage;

@@ -33,13 +33,8 @@ pub fn clip(vocabulary: usize, end: u32) -> ClipModelConfig {
     ClipModelConfig::new(text, vision)
 }
 
-/// The diffusion prior.
+/// Both priors.
 pub fn prior() -> PriorConfig {
-    PriorConfig::new(WIDTH, 4, 48, 4, CONTEXT)
-}
-
-/// The autoregressive prior's sizes, narrower than the other's.
-pub fn autoregressive() -> PriorConfig {
     PriorConfig::new(WIDTH, 4, 32, 4, CONTEXT)
 }
 

@@ -155,13 +155,18 @@ pub fn autoregressive(args: &Args) -> Done {
     let data = Arc::new(Embedded { embeddings });
     let some = (0..20_000_usize).map(|i| data.get(i, i as u64));
     let some = some.collect::<Result<Vec<_>, _>>()?;
-    let new = Autoregressive::new(&shipped(args), &config::autoregressive(), &some, 3)?;
+    let new = Autoregressive::new(&shipped(args), &config::prior(), &some, 3)?;
     let text = Box::new(shipped(args).text_encoder()?);
     let recipe = AutoregressiveTraining::new(new.stage(new.model.clone())?, text);
     let model = new.model.clone();
     let trainer = train(args, "autoregressive", recipe, model, data, |_| Ok(()))?;
     let folder = model_folder(args).join("autoregressive_prior");
-    save_autoregressive_prior(&new.stage(trainer.averaged())?, &new.config, &folder)?;
+    save_autoregressive_prior(
+        &new.stage(trainer.averaged())?,
+        &new.config,
+        &folder,
+        SHIPPED,
+    )?;
     Ok(())
 }
 

@@ -262,7 +262,7 @@ fn wrong_settings_and_parts_are_named() {
 fn a_saved_prior_is_the_same_prior() {
     let folder = tempfile::tempdir().unwrap();
     let prior = prior();
-    save_autoregressive_prior(&prior, &config(), folder.path()).unwrap();
+    save_autoregressive_prior(&prior, &config(), folder.path(), None).unwrap();
     let device = Device::flex();
     let loaded = load_autoregressive_prior(folder.path(), &device, LoadOptions::default()).unwrap();
     let text = text(2, 95);

@@ -5,7 +5,7 @@ use std::path::Path;
 use burn::{
     module::{Module, Param},
     nn::Initializer,
-    tensor::{Device, Tensor, TensorData},
+    tensor::{Device, FloatDType, Tensor, TensorData},
 };
 use serde::{Deserialize, Serialize};
 use unclip_core::{
@@ -114,7 +114,7 @@ pub fn load_autoregressive_prior(
 }
 
 /// Writes a prior's network, components, buckets and edges into `folder`, which is made:
-/// `config.json` and `model.safetensors`.
+/// `config.json` and `model.safetensors`, floats as `dtype` or as they are kept.
 ///
 /// # Errors
 /// [`Error::Io`], or what loading a network that is not resident gives.
@@ -122,6 +122,7 @@ pub fn save_autoregressive_prior(
     prior: &AutoregressivePrior,
     config: &AutoregressiveConfig,
     folder: &Path,
+    dtype: Option<FloatDType>,
 ) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|source| Error::Io {
         path: folder.to_owned(),
@@ -158,7 +159,7 @@ pub fn save_autoregressive_prior(
         &all,
         &folder.join("model.safetensors"),
         &KeyMap::default(),
-        None,
+        dtype,
     )?;
     let layout = Layout {
         class_name: CLASS.into(),

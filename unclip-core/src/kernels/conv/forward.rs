@@ -1,6 +1,8 @@
 //! The convolution and its gradient for the input, which is a convolution as well.
 
 #![allow(unsafe_code)]
+// Loops over registers, which are arrays of arrays, read best with indices.
+#![allow(clippy::needless_range_loop)]
 
 use std::ops::Range;
 

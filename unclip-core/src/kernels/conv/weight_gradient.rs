@@ -1,6 +1,8 @@
 //! The gradients of a convolution's weights and bias.
 
 #![allow(unsafe_code)]
+// Loops over registers, which are arrays of arrays, read best with indices.
+#![allow(clippy::needless_range_loop)]
 
 use std::ops::Range;
 

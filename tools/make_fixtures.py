@@ -945,6 +945,125 @@ def make_noise_augmentation(out: pathlib.Path, seed: int) -> None:
     save_json(folder / "case.json", dict(kind="stable_unclip_noise", checkpoint=f"checkpoints/{name}"))
 
 
+# ---- training
+
+STEP = dict(lr=0.1, betas=(0.9, 0.99), eps=1e-2, weight_decay=0.1)
+
+
+def marks(tensors: list[torch.Tensor]) -> torch.Tensor:
+    """Of each tensor its length and its product with cosines: what differs shows in one of them."""
+    def pair(x):
+        x = x.detach().double().flatten()
+        return torch.stack([x.norm(), x @ torch.cos(torch.arange(1, len(x) + 1).double())])
+    return torch.stack([pair(x) for x in tensors])
+
+
+def trained(modules: dict, losses, scale: float) -> tuple[dict, list[str]]:
+    """Gradients of the mean loss, and what one step of AdamW with these times `scale` changes."""
+    named = [(f"{k}.{n}", p) for k, m in modules.items() for n, p in m.named_parameters()
+             if n not in ("clip_mean", "clip_std")]  # statistics
+    parameters = [p.requires_grad_() for _, p in named]
+    with torch.enable_grad():
+        loss = losses()
+        gradients = torch.autograd.grad(loss.mean(), parameters, allow_unused=True)
+    gradients = [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, parameters)]
+    before = [p.detach().clone() for p in parameters]
+    for p, g in zip(parameters, gradients):
+        p.grad = g * scale
+    matrices = [p for p in parameters if p.dim() > 1]
+    others = [p for p in parameters if p.dim() <= 1]
+    torch.optim.AdamW([dict(params=matrices), dict(params=others, weight_decay=0)], **STEP).step()
+    changes = [p - b for p, b in zip(parameters, before)]
+    return dict(losses=loss, gradients=marks(gradients), changes=marks(changes)), [n for n, _ in named]
+
+
+def make_train_steps(out: pathlib.Path, seed: int, pipe: UnCLIPPipeline) -> None:
+    """A step of each recipe, from samples, uniforms of generator 0 and given normals. In f64."""
+    t = torch.arange(1000, dtype=torch.float64)
+    cosine = lambda t: torch.cos((t / 1000 + 0.008) / 1.008 * torch.pi / 2) ** 2  # noqa: E731
+    betas = (1 - cosine(t + 1) / cosine(t)).clamp(max=0.999)
+    bars = (1 - betas).cumprod(0)
+    n, key = 3, (seed, "train step")
+
+    def at(values, t, like):
+        return values[t].reshape(-1, *[1] * (like.dim() - 1))
+
+    def save_step(name, modules, inputs, losses):
+        copies = {k: copy.deepcopy(m).double() for k, m in modules.items()}
+        found, names = trained(copies, lambda: losses(copies), scale=0.5)
+        folder = out / "cases" / f"train_step_{name}"
+        save(folder / "io.safetensors", {
+            k: v.float() if v.is_floating_point() else v.long() if v.dtype == torch.bool else v
+            for k, v in (inputs | found).items()})
+        save_json(folder / "case.json", dict(
+            kind="train_step", stage=name, checkpoint="checkpoints/unclip", parameters=names,
+            gradient_scale=0.5, **STEP))
+
+    ids, mask = tokenize(pipe.tokenizer, ["a bridge", "he said: it's art!", "", ""])
+    text = pipe.text_encoder(ids)
+    captions = dict(text_embeds=text.text_embeds, tokens=text.last_hidden_state, mask=mask.bool())
+
+    # Decoder: three uniforms drop embeddings, three captions, and one each is the time.
+    draws = torch.Generator().manual_seed(0)
+    has_image, has_caption = (torch.rand(n, generator=draws) >= share for share in (0.1, 0.5))
+    times = torch.cat([torch.rand(1, generator=draws) for _ in range(n)]).mul(1000).long()
+    side = pipe.decoder.config.sample_size
+    bytes_ = torch.randint(0, 256, (n, 3, side, side), generator=generator(*key)).to(torch.uint8)
+    image = normal((n, WIDTH), *key, "image")
+    noise = normal((n, 3, side, side), *key, "noise")
+
+    def decoder_losses(modules):
+        rows = torch.where(has_caption, torch.arange(n), n)
+        projection, x0, eps = modules["text_proj"], bytes_.double() / 127.5 - 1, noise.double()
+        null = projection.learned_classifier_free_guidance_embeddings
+        given = torch.where(has_image[:, None], image.double(), null)
+        context, added = projection(
+            image_embeddings=given, prompt_embeds=captions["text_embeds"][rows].double(),
+            text_encoder_hidden_states=captions["tokens"][rows].double(),
+            do_classifier_free_guidance=False)
+        bar = at(bars, times, x0)
+        x = bar.sqrt() * x0 + (1 - bar).sqrt() * eps
+        found, v = modules["decoder"](
+            x, times, encoder_hidden_states=context, class_labels=added,
+            attention_mask=F.pad(captions["mask"][rows], (4, 0), value=True)).sample.chunk(2, 1)
+        mse = (found - eps).square().flatten(1).mean(1)
+        # The bound, with the mean held; none of the times is 0.
+        assert times.min() > 0
+        beta, before = at(betas, times, x0), at(bars, times - 1, x0)
+        small = (beta * (1 - before) / (1 - bar)).log()
+        log_variance = (v + 1) / 2 * beta.log() + (1 - v) / 2 * small
+        mean_of = lambda x0: (before.sqrt() * beta * x0  # noqa: E731
+                              + (1 - beta).sqrt() * (1 - before) * x) / (1 - bar)
+        start = (x - (1 - bar).sqrt() * found.detach()) / bar.sqrt()
+        kl = torch.distributions.kl_divergence(
+            torch.distributions.Normal(mean_of(x0), (small / 2).exp()),
+            torch.distributions.Normal(mean_of(start), (log_variance / 2).exp()))
+        return mse + kl.flatten(1).mean(1) / math.log(2)
+
+    save_step("decoder", dict(text_proj=pipe.text_proj, decoder=pipe.decoder),
+              dict(pictures=bytes_, image_embeds=image, noise=noise, **captions), decoder_losses)
+
+    # Prior: three uniforms drop captions, and one each is the time.
+    draws = torch.Generator().manual_seed(0)
+    prior_kept = torch.rand(n, generator=draws) >= 0.1
+    prior_times = torch.cat([torch.rand(1, generator=draws) for _ in range(n)]).mul(1000).long()
+    prior_noise = normal((n, WIDTH), *key, "prior noise")
+
+    def prior_losses(modules):
+        rows = torch.where(prior_kept, torch.arange(n), n)
+        prior = modules["prior"]
+        x0 = (image.double() - prior.clip_mean) / prior.clip_std
+        bar = at(bars, prior_times, x0)
+        x = bar.sqrt() * x0 + (1 - bar).sqrt() * prior_noise.double()
+        found = prior(
+            x, prior_times, captions["text_embeds"][rows].double(),
+            captions["tokens"][rows].double(), captions["mask"][rows]).predicted_image_embedding
+        return (found - x0).square().mean(1)
+
+    save_step("prior", dict(prior=pipe.prior),
+              dict(image_embeds=image, noise=prior_noise, **captions), prior_losses)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=pathlib.Path, required=True, help="its folders are replaced")
@@ -973,6 +1092,7 @@ def main() -> None:
         make_variations(out, seed, variation, name, args)
     make_kandinsky(out, seed)
     make_noise_augmentation(out, seed)
+    make_train_steps(out, seed, pipe)
     save_json(out / "meta.json", dict(script="tools/make_fixtures.py", seed=seed, versions=dict(
         torch=torch.__version__, diffusers=diffusers.__version__,
         transformers=transformers.__version__)))

@@ -40,6 +40,10 @@ pub struct Args {
     #[arg(long, value_enum, value_delimiter = ',', default_value = "all")]
     stage: Vec<Stage>,
 
+    /// Begin with the weights of this checkpoint, such as models/demo, and not with new ones.
+    #[arg(long, value_name = "DIR")]
+    from: Option<PathBuf>,
+
     #[command(flatten)]
     flags: Flags,
 }

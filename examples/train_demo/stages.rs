@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use unclip::{
     ImageEncoder,
-    burn::tensor::FloatDType,
+    burn::{module::Module, tensor::FloatDType},
     clip::{ClipImageProcessor, ClipTraining, save_text_tower, save_vision_tower},
     core::{
         self,
@@ -58,7 +58,8 @@ pub fn clip(args: &Args) -> Done {
     let tokenizer = tokenizer::make(&folder.join("tokenizer"))?;
     let config = config::clip(tokenizer.vocabulary_size(), tokenizer.eos_id());
     let processor = ClipImageProcessor::openai(config::SMALL as u32);
-    let model = initialized(config.init(&args.flags.device[0]), 1, &[])?;
+    let new = config.init(&args.flags.device[0]);
+    let model = begin(args, new, 1, &[], |start| Ok(start.clip()?.1))?;
     let recipe = ClipTraining::new(tokenizer, processor.clone());
     let world = Twins {
         side: config::SMALL as u32,
@@ -80,6 +81,23 @@ pub fn clip(args: &Args) -> Done {
     )?;
     processor.save(&folder.join("feature_extractor"))?;
     Ok(())
+}
+
+/// Weights to begin with: of `--from`, or new ones.
+fn begin<M: Module>(
+    args: &Args,
+    new: M,
+    seed: u64,
+    zero: &[&str],
+    of: impl FnOnce(&Start) -> Fallible<M>,
+) -> Fallible<M> {
+    match &args.from {
+        Some(folder) => of(&Start {
+            folder: folder.clone(),
+            ..shipped(args)
+        }),
+        None => Ok(initialized(new, seed, zero)?),
+    }
 }
 
 /// What is written so far, as it is shipped.
@@ -135,7 +153,8 @@ pub fn prior(args: &Args) -> Done {
         })
         .collect();
     let (mean, deviation) = embedding_statistics(&samples)?;
-    let model = initialized(config.init(&args.flags.device[0]), 2, &[])?;
+    let new = config.init(&args.flags.device[0]);
+    let model = begin(args, new, 2, &[], |start| Ok(start.prior()?.0))?;
     let model = model.with_statistics(&mean, deviation);
     let recipe = PriorTraining::new(&config, process, Box::new(shipped(args).text_encoder()?));
     let data = Arc::new(Embedded { embeddings });
@@ -174,7 +193,8 @@ pub fn autoregressive(args: &Args) -> Done {
 pub fn decoder(args: &Args) -> Done {
     let config = config::decoder();
     let process = config::scheduler("decoder")?.process;
-    let model = initialized(config.init(&args.flags.device[0]), 4, &["conv_out"])?;
+    let new = config.init(&args.flags.device[0]);
+    let model = begin(args, new, 4, &["conv_out"], |start| Ok(start.decoder()?.0))?;
     let (text, image) = (
         shipped(args).text_encoder()?,
         shipped(args).image_encoder()?,
@@ -216,7 +236,11 @@ pub fn upsampler(args: &Args, number: usize) -> Done {
     let config = config::upsampler(number);
     let (name, low) = names(number);
     let process = config::scheduler(name)?.process;
-    let model = initialized(config.unet.init(&args.flags.device[0]), 5, &["conv_out"])?;
+    let new = config.unet.init(&args.flags.device[0]);
+    let stage = folder_of(number);
+    let model = begin(args, new, 5, &["conv_out"], |start| {
+        Ok(start.upsampler(stage)?.0)
+    })?;
     let (degradation, crop) = match number {
         1 => (Degradation::Blur, 16),
         _ => (Degradation::Bsr, 32),

@@ -21,6 +21,8 @@ mod resample;
 mod schedulers;
 mod text_to_image;
 mod tokenizer;
+#[cfg(feature = "train")]
+mod train_step;
 mod upsampler;
 
 use std::{io::Write, path::Path};
@@ -53,6 +55,10 @@ fn every_case_agrees_with_the_reference() {
                 "kandinsky_prior" => kandinsky::check(&case, &mut report),
                 "stable_unclip_noise" => noise_augmentation::check(&case, &mut report),
                 "text_to_image" => text_to_image::check(&case, &mut report),
+                #[cfg(feature = "train")]
+                "train_step" => train_step::check(&case, &mut report),
+                #[cfg(not(feature = "train"))]
+                "train_step" => {}
                 kind => report.failed(&case, format!("unknown kind `{kind}`")),
             }
         }

@@ -206,8 +206,9 @@ pub fn decoder(args: &Args) -> Done {
     let mut sheet = DecoderSheet::new(&shipped(args), &process, watched())?;
     let recipe = DecoderTraining::new(&config, process, Box::new(text), Box::new(image))
         .with_dropout(0.1, 0.2)
-        // What stands where is decided at high noise, and a short training should learn that first.
-        .with_weighting(Weighting::MinSnr(5.0));
+        // What stands where is decided at high noise, and a short training should learn that first; with
+        // the usual limit of 5 pictures stay grainy for long.
+        .with_weighting(Weighting::MinSnr(50.0));
     let run = args.out.join("decoder");
     let trainer = train(args, "decoder", recipe, model, Arc::new(world), |trainer| {
         sheet.make(&config, trainer.averaged(), &run, trainer.step())

@@ -1,4 +1,4 @@
-//! Emoji as data to train on: pictures on white, and a list of captions. `tools/fetch_emoji.sh` runs it.
+//! Emoji as data to train on: pictures, and a list of captions. `tools/fetch_emoji.sh` runs it.
 //!
 //! ```sh
 //! cargo run --release --example emoji_data -- google/img/google/64 emojibase/en/data.json emoji
@@ -14,7 +14,6 @@ use std::{
 use clap::Parser;
 use serde::Deserialize;
 use serde_json::json;
-use unclip::image::{self, Rgb, RgbImage};
 
 /// Write pictures of emoji with captions from their names and keywords.
 #[derive(Parser, Debug)]
@@ -59,7 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             continue;
         };
         let name = format!("{}.png", emoji.hexcode);
-        on_white(&picture)?.save(args.out.join(&name))?;
+        fs::copy(&picture, args.out.join(&name))?;
         let mut captions = vec![emoji.label.clone(), format!("an emoji of {}", emoji.label)];
         captions.extend(
             emoji
@@ -81,20 +80,4 @@ fn picture(folder: &Path, code: &str) -> Option<PathBuf> {
     let names = [code.replace("-fe0f", ""), format!("{code}-fe0f"), code];
     let mut files = names.iter().map(|name| folder.join(format!("{name}.png")));
     files.find(|file| file.is_file())
-}
-
-fn on_white(path: &Path) -> Result<RgbImage, Box<dyn Error>> {
-    let picture = image::open(path)?.to_rgba8();
-    let blend = |value: u8, alpha: u8| {
-        let alpha = u32::from(alpha);
-        ((u32::from(value) * alpha + 255 * (255 - alpha) + 127) / 255) as u8
-    };
-    Ok(RgbImage::from_fn(
-        picture.width(),
-        picture.height(),
-        |x, y| {
-            let [r, g, b, a] = picture.get_pixel(x, y).0;
-            Rgb([r, g, b].map(|value| blend(value, a)))
-        },
-    ))
 }

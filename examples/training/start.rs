@@ -71,10 +71,11 @@ impl Start {
             .iter()
             .map(|n| self.folder.join(n))
             .find(|f| f.is_dir());
-        match found {
-            Some(folder) => Ok(TransformersClipImageProcessor::load(&folder)?),
-            None => Err(self.folder(names[0]).unwrap_err()),
-        }
+        let folder = match found {
+            Some(folder) => folder,
+            None => self.folder(names[0])?,
+        };
+        Ok(TransformersClipImageProcessor::load(&folder)?)
     }
 
     /// `model` with weights of `load`, or new ones.

@@ -245,6 +245,21 @@ fn softmaxes_agree_with_burns() {
 }
 
 #[test]
+fn a_softmax_does_not_hide_what_is_no_number() {
+    let device = Device::flex();
+    for (at, value) in [(0, f32::NAN), (20, f32::NAN), (3, f32::INFINITY)] {
+        let mut row = vec![1.0; 21];
+        row[at] = value;
+        let x = Tensor::<4>::from_data(TensorData::new(row, [1, 1, 1, 21]), &device);
+        let found = values(kernels::softmax(x));
+        assert!(
+            found.iter().any(|v| v.is_nan()),
+            "{value} at {at}: {found:?}"
+        );
+    }
+}
+
+#[test]
 fn attention_with_gradients_is_attention_without() {
     let mut source = Source::new(5);
     let (query, key) = (source.tensor([2, 6, 12]), source.tensor([2, 6, 12]));

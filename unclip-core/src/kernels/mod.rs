@@ -4,8 +4,8 @@
 //! its group norm passes over memory seven times, its gradients more often still. These kernels do
 //! each in one parallel pass, and training on a CPU becomes several times faster.
 //!
-//! The choice is made here and nowhere else: [`conv2d`], [`group_norm`] and [`softmax`] take f32 tensors on Flex,
-//! with gradients or without, to the kernels, and all else to Burn's operations. `UNCLIP_KERNELS=off`
+//! The choice is made here and nowhere else: [`conv2d`], [`group_norm`] and [`softmax`] take f32
+//! tensors on Flex, with gradients or without, to the kernels, and all else to Burn's operations. `UNCLIP_KERNELS=off`
 //! in the environment turns the kernels off, to compare.
 //!
 //! Results do not depend on the number of threads: work is divided into parts that are computed

@@ -105,11 +105,13 @@ impl WithSimd for Forward<'_> {
 }
 
 /// e^x of an x up to 0; 0 for what is so small that its share would be denormal, with which processors
-/// reckon a hundred times as long.
+/// reckon a hundred times as long. What is not a number stays that, which `exp` alone would hide.
 #[inline(always)]
 fn share<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let is_small = simd.less_than_f32s(x, simd.splat_f32s(-75.0));
-    simd.select_f32s(is_small, simd.splat_f32s(0.0), exp(simd, x))
+    let is_number = simd.sub_f32s(x, x);
+    let share = simd.add_f32s(exp(simd, x), is_number);
+    simd.select_f32s(is_small, simd.splat_f32s(0.0), share)
 }
 
 struct Backward<'a> {

@@ -1,5 +1,8 @@
 //! Patterns in names: `*`, `?`, and braces.
 
+/// Numbers that braces may stand for: far more than a data set has shards.
+const MOST: u64 = 1_000_000;
+
 /// Whether `text` is of the form of `pattern`, in which `*` stands for any letters and `?` for one.
 pub(super) fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) =
@@ -30,7 +33,7 @@ pub(super) fn matches(pattern: &str, text: &str) -> bool {
 }
 
 /// Every text that the braces of `pattern` stand for: `{00..12}` for numbers of that width, `{a,b}`
-/// for either.
+/// for either. A range of more than [`MOST`] numbers is no range.
 pub(super) fn expanded(pattern: &str) -> Vec<String> {
     let open = pattern.find('{');
     let close = open.and_then(|open| pattern[open..].find('}').map(|at| open + at));
@@ -40,7 +43,8 @@ pub(super) fn expanded(pattern: &str) -> Vec<String> {
     let inside = &pattern[open + 1..close];
     let range = inside.split_once("..").and_then(|(first, last)| {
         let numbers = first.parse::<u64>().ok()?..=last.parse::<u64>().ok()?;
-        Some((numbers, first.len()))
+        let count = numbers.end().saturating_sub(*numbers.start());
+        (count < MOST).then_some((numbers, first.len()))
     });
     let choices: Vec<String> = match range {
         Some((numbers, width)) => numbers.map(|n| format!("{n:0width$}")).collect(),
@@ -81,5 +85,7 @@ mod tests {
         assert_eq!(expanded("{a,b}-{0..1}"), ["a-0", "a-1", "b-0", "b-1"]);
         assert_eq!(expanded("a{b"), ["a{b"]);
         assert_eq!(expanded("plain"), ["plain"]);
+        // A slip of the finger does not fill the memory.
+        assert_eq!(expanded("{0..99999999999}"), ["0..99999999999"]);
     }
 }

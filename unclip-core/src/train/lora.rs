@@ -143,7 +143,10 @@ impl ModuleVisitor for Layers<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let is_linear = self.containers.last().is_some_and(|c| c == "Struct:Linear");
         let (name, _) = self.path.key(&KeyMap::default());
-        let is_chosen = self.patterns.is_empty() || self.patterns.iter().any(|p| matches(p, &name));
+        // A layer may be named with or without its parameter: both are its name to a reader.
+        let layer = name.strip_suffix(".weight").unwrap_or(&name);
+        let is_named = |p: &&str| matches(p, layer) || matches(p, &name);
+        let is_chosen = self.patterns.is_empty() || self.patterns.iter().any(is_named);
         if D == 2 && is_linear && is_chosen {
             self.weights.push(param.id);
         }

@@ -15,7 +15,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::{Parser, ValueEnum};
 use support::{DEVICES, Done, demo_model, finish, parse_device, peak_memory, reset_peak_memory};
-use training::Start;
+use training::{Start, multiply_bf16};
 use unclip::{
     burn::tensor::Device,
     core::{
@@ -59,6 +59,10 @@ struct Cli {
     /// Where to compute; several share each batch.
     #[arg(long, value_parser = parse_device, value_delimiter = ',', default_value = DEVICES[0])]
     device: Vec<Device>,
+
+    /// Let the CPU's convolutions multiply bf16, as --bf16 of the train_ examples.
+    #[arg(long)]
+    bf16: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -78,6 +82,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Cli) -> Done {
+    multiply_bf16(args.bf16)?;
     let start = Start {
         folder: args.from.clone().unwrap_or_else(demo_model),
         clip: None,

@@ -26,7 +26,7 @@ pub(super) fn takes(x: &Tensor<4>, others: &[DType]) -> bool {
 }
 
 #[cfg(feature = "train")]
-fn is_flex(device: &Device) -> bool {
+pub(crate) fn is_flex(device: &Device) -> bool {
     match device.as_dispatch() {
         DispatchDevice::Flex(_) => true,
         DispatchDevice::Autodiff(device) => matches!(**device, DispatchDevice::Flex(_)),
@@ -36,7 +36,7 @@ fn is_flex(device: &Device) -> bool {
 }
 
 #[cfg(not(feature = "train"))]
-fn is_flex(device: &Device) -> bool {
+pub(crate) fn is_flex(device: &Device) -> bool {
     matches!(device.as_dispatch(), DispatchDevice::Flex(_))
 }
 

@@ -12,6 +12,8 @@
 //! whole, and sums over parts are taken in a fixed order. Training relies on it to resume exactly.
 
 #[cfg(feature = "flex")]
+mod bf16;
+#[cfg(feature = "flex")]
 mod conv;
 #[cfg(feature = "flex")]
 mod flex;
@@ -19,12 +21,19 @@ mod flex;
 mod gradients;
 #[cfg(feature = "flex")]
 mod norm;
+mod precision;
 #[cfg(feature = "flex")]
 mod scratch;
 #[cfg(feature = "flex")]
 mod simd;
 #[cfg(feature = "flex")]
 mod softmax;
+#[cfg(feature = "flex")]
+mod tiles;
+
+#[cfg(all(feature = "flex", feature = "train"))]
+pub(crate) use flex::is_flex;
+pub use precision::{Precision, set_precision};
 
 use burn::{
     nn::GroupNorm,

@@ -4,6 +4,9 @@
 
 use std::{cell::RefCell, marker::PhantomData, mem::MaybeUninit};
 
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 thread_local! {
     static MEMORY: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
@@ -21,14 +24,16 @@ pub(super) struct Scratch {
 impl Scratch {
     pub(super) fn take(len: usize) -> Self {
         let mut memory = MEMORY.take();
-        if memory.len() < len {
-            memory = vec![0.0; len];
+        if memory.len() < len + LINE / size_of::<f32>() {
+            memory = vec![0.0; len + LINE / size_of::<f32>()];
         }
         Self { memory, len }
     }
 
+    /// They start with a cache line.
     pub(super) fn values(&mut self) -> &mut [f32] {
-        &mut self.memory[..self.len]
+        let start = self.memory.as_ptr().align_offset(LINE);
+        &mut self.memory[start..start + self.len]
     }
 }
 

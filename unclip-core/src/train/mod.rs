@@ -12,6 +12,8 @@
 
 mod captioned;
 mod checkpoint;
+#[cfg(feature = "flex")]
+mod cores;
 mod curve;
 pub mod data;
 mod diffusion_loss;

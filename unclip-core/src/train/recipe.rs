@@ -8,6 +8,8 @@ use burn::{
     tensor::{Device, Tensor},
 };
 
+#[cfg(feature = "flex")]
+use crate::kernels::is_flex;
 use crate::{
     error::{Error, Result},
     image::to_host,
@@ -141,8 +143,8 @@ impl Pass {
 /// Runs `run` on every device at once with its share of the examples, and the place of the share's
 /// first example in all; results are in the order of the examples.
 ///
-/// On a CPU that is given several times this uses more cores than one computation does, as many
-/// operations there run on one.
+/// A CPU that is given several times is divided: this uses more of it than one computation does, as
+/// many operations run on one core.
 ///
 /// # Errors
 /// The first error of a share.
@@ -161,7 +163,14 @@ pub fn shared<M: Module, E: Sync, T: Send>(
         let started: Vec<_> = shares
             .map(|(i, (share, device))| {
                 let (model, run) = (model.clone(), &run);
-                scope.spawn(move || run(&model.fork(device), i * size, share, device))
+                scope.spawn(move || {
+                    let run = || run(&model.fork(device), i * size, share, device);
+                    #[cfg(feature = "flex")]
+                    if is_flex(device) {
+                        return super::cores::within(i, devices.len(), run);
+                    }
+                    run()
+                })
             })
             .collect();
         let joined = started.into_iter().map(|thread| match thread.join() {

@@ -2,6 +2,8 @@
 
 use burn::tensor::ops::ConvOptions;
 
+use crate::kernels::precision::is_bf16;
+
 /// Sizes of a convolution; pairs are height and width.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ConvShape {
@@ -13,7 +15,12 @@ pub(crate) struct ConvShape {
     pub(super) kernel: [usize; 2],
     pub(super) stride: [usize; 2],
     pub(super) padding: [usize; 2],
+    /// Whether it multiplies bf16 on matrix units, as its gradients then do.
+    pub(super) is_bf16: bool,
 }
+
+/// Fewer channels than this leave most of a matrix unit idle.
+const BF16_CHANNELS: usize = 8;
 
 impl ConvShape {
     /// The sizes, if it is a convolution that the kernels do.
@@ -48,6 +55,7 @@ impl ConvShape {
             kernel,
             stride,
             padding,
+            is_bf16: is_bf16() && stride == [1, 1] && channels_in.min(channels_out) >= BF16_CHANNELS,
         })
     }
 

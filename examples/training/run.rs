@@ -71,7 +71,9 @@ pub struct Flags {
 /// What `--bf16` means.
 pub fn multiply_bf16(wanted: bool) -> Done {
     if wanted && !set_precision(Precision::Bf16) {
-        return Err("--bf16: this processor has no matrix units (AMX on Linux); leave it out".into());
+        return Err(
+            "--bf16: this processor has no matrix units (AMX on Linux); leave it out".into(),
+        );
     }
     Ok(())
 }

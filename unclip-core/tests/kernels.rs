@@ -12,7 +12,7 @@ use burn::{
         Device, Tensor, TensorData,
         activation::{self, silu},
         module,
-        ops::ConvOptions,
+        ops::{AvgPoolOptions, ConvOptions, InterpolateMode, InterpolateOptions},
     },
 };
 use compare::{Source, conv_results, difference, values};
@@ -252,5 +252,79 @@ fn results_do_not_depend_on_the_number_of_threads() {
     for threads in [2, 3, 7] {
         // To the bit.
         assert!(run(threads) == one, "{threads} threads");
+    }
+}
+
+/// Result and gradient of a function of one tensor.
+fn results<const D: usize>(
+    x: &Tensor<D>,
+    weigh: &Tensor<D>,
+    function: impl Fn(Tensor<D>) -> Tensor<D>,
+) -> [Vec<f32>; 2] {
+    let out = function(x.clone());
+    let gradients = (out.clone() * weigh.clone()).sum().backward();
+    [values(out.inner()), values(x.grad(&gradients).unwrap())]
+}
+
+#[test]
+fn gelus_agree_with_burns() {
+    let exact = |x: Tensor<3>| {
+        let share = (x.clone() * std::f64::consts::FRAC_1_SQRT_2).erf() * 0.5 + 0.5;
+        x * share
+    };
+    let quick = |x: Tensor<3>| x.clone() * activation::sigmoid(x * 1.702);
+    for dims in [[1, 1, 5], [2, 3, 33], [3, 100, 170]] {
+        let mut source = Source::new(6);
+        // Far enough that nothing or all is left.
+        let x = Tensor::from_inner(source.tensor(dims).inner() * 4.0).require_grad();
+        let weigh = source.tensor(dims).detach();
+        for (name, expected, found) in [
+            (
+                "gelu",
+                results(&x, &weigh, exact),
+                results(&x, &weigh, kernels::gelu),
+            ),
+            (
+                "quick",
+                results(&x, &weigh, quick),
+                results(&x, &weigh, kernels::quick_gelu),
+            ),
+        ] {
+            for (found, expected) in found.iter().zip(&expected) {
+                let apart = difference(found, expected);
+                assert!(apart < 3e-6, "{name} of {dims:?}: {apart:e} apart");
+            }
+        }
+    }
+}
+
+#[test]
+fn sizes_change_as_burns_do() {
+    for dims in [[1, 1, 2, 2], [2, 3, 4, 6], [3, 2, 16, 34], [1, 2, 5, 7]] {
+        let [batch, channels, height, width] = dims;
+        let mut source = Source::new(7);
+        let x = source.tensor(dims);
+        let mut run = |size: [usize; 2],
+                       ours: fn(Tensor<4>) -> Tensor<4>,
+                       burns: &dyn Fn(Tensor<4>) -> Tensor<4>| {
+            let weigh = source.tensor([batch, channels, size[0], size[1]]).detach();
+            let results = |out: Tensor<4>| {
+                let gradients = (out.clone() * weigh.clone()).sum().backward();
+                [values(out.inner()), values(x.grad(&gradients).unwrap())]
+            };
+            let (found, expected) = (results(ours(x.clone())), results(burns(x.clone())));
+            for (found, expected) in found.iter().zip(&expected) {
+                let apart = difference(found, expected);
+                assert!(apart < 1e-6, "{dims:?} to {size:?}: {apart:e} apart");
+            }
+        };
+        run([height / 2, width / 2], kernels::halve, &|x| {
+            module::avg_pool2d(x, AvgPoolOptions::new([2, 2]))
+        });
+        run([2 * height, 2 * width], kernels::double, &|x| {
+            let options =
+                InterpolateOptions::new(InterpolateMode::Nearest).with_scale_factor([2.0, 2.0]);
+            module::interpolate(x, options)
+        });
     }
 }

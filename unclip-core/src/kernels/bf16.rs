@@ -9,11 +9,7 @@ fn rounded(value: f32) -> u32 {
     let bits = value.to_bits();
     let up = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
     // What is not a number must not be rounded into one.
-    if value.is_nan() {
-        bits | 0x40_0000
-    } else {
-        up
-    }
+    if value.is_nan() { bits | 0x40_0000 } else { up }
 }
 
 #[inline(always)]

@@ -11,13 +11,15 @@ use burn::{
 use burn_flex::FlexTensor;
 
 use super::{
+    activation::{self, Gelu},
     conv::{self, ConvShape},
     norm::{self, Affine, Moments, NormShape},
+    resample::Resample,
     softmax::forward as softmax_forward,
 };
 
 /// Whether the kernels are for a tensor, and for what it is combined with.
-pub(super) fn takes(x: &Tensor<4>, others: &[DType]) -> bool {
+pub(super) fn takes<const D: usize>(x: &Tensor<D>, others: &[DType]) -> bool {
     x.dtype() == DType::F32
         && others.iter().all(|dtype| *dtype == DType::F32)
         && x.shape().num_elements() > 0
@@ -68,6 +70,12 @@ pub(super) trait Kernels: Backend {
     /// A softmax over the last dimension, of `row` values.
     fn kernel_softmax(x: FloatTensor<Self>, row: usize) -> FloatTensor<Self>;
 
+    /// A form of GELU.
+    fn kernel_gelu(x: FloatTensor<Self>, gelu: Gelu) -> FloatTensor<Self>;
+
+    /// Pictures of half or twice their size.
+    fn kernel_resample(x: FloatTensor<Self>, way: Resample) -> FloatTensor<Self>;
+
     /// A group norm; `scale_shift` is `[b, 2c]`.
     fn kernel_group_norm(
         x: FloatTensor<Self>,
@@ -97,6 +105,14 @@ pub(super) fn conv2d(
 pub(super) fn softmax(x: Tensor<4>) -> Tensor<4> {
     let [.., row] = x.dims();
     Tensor::from_dispatch(Dispatch::kernel_softmax(x.into_dispatch(), row))
+}
+
+pub(super) fn gelu<const D: usize>(x: Tensor<D>, gelu: Gelu) -> Tensor<D> {
+    Tensor::from_dispatch(Dispatch::kernel_gelu(x.into_dispatch(), gelu))
+}
+
+pub(super) fn resample(x: Tensor<4>, way: Resample) -> Tensor<4> {
+    Tensor::from_dispatch(Dispatch::kernel_resample(x.into_dispatch(), way))
 }
 
 pub(super) fn group_norm(
@@ -151,6 +167,20 @@ impl Kernels for Flex {
         FlexTensor::from_data(TensorData::new(out, x.shape()))
     }
 
+    fn kernel_gelu(x: FlexTensor, gelu: Gelu) -> FlexTensor {
+        let x = contiguous(x);
+        let out = activation::forward(values(&x), gelu);
+        FlexTensor::from_data(TensorData::new(out, x.shape()))
+    }
+
+    fn kernel_resample(x: FlexTensor, way: Resample) -> FlexTensor {
+        let x = contiguous(x);
+        let [batch, channels, size @ ..] = picture_dims(&x);
+        let out = way.forward(values(&x), batch * channels, size);
+        let [height, width] = way.output(size);
+        tensor(out, [batch, channels, height, width])
+    }
+
     fn kernel_group_norm(
         x: FlexTensor,
         gamma: FlexTensor,
@@ -180,6 +210,11 @@ pub(super) fn group_norm_forward(
     };
     let (out, moments) = norm::forward(values(&x), affine, &shape);
     (FlexTensor::from_data(TensorData::new(out, dims)), moments)
+}
+
+/// Batch, channels, height and width.
+pub(super) fn picture_dims(x: &FlexTensor) -> [usize; 4] {
+    x.shape().dims()
 }
 
 /// A tensor whose values are in order, at no cost where they are.

@@ -15,9 +15,11 @@ use burn::tensor::TensorData;
 use burn_flex::FlexTensor;
 
 use super::{
+    activation::{self, Gelu},
     conv::{self, ConvShape},
-    flex::{Kernels, contiguous, group_norm_forward, tensor, values},
+    flex::{Kernels, contiguous, group_norm_forward, picture_dims, tensor, values},
     norm::{self, Affine, Moments, NormShape},
+    resample::Resample,
     softmax::backward as softmax_backward,
 };
 
@@ -140,7 +142,67 @@ impl Backward<Flex, 1> for SoftmaxBackward {
     }
 }
 
+#[derive(Debug)]
+struct GeluBackward;
+
+impl Backward<Flex, 1> for GeluBackward {
+    /// The input.
+    type State = (FlexTensor, Gelu);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let gradient = contiguous(grads.consume::<Flex>(&ops.node));
+        let (x, gelu) = ops.state;
+        let dims = x.layout().shape().clone();
+        let x = contiguous(x);
+        if let Some(node) = ops.parents[0].as_ref() {
+            let found = activation::backward(values(&x), values(&gradient), gelu);
+            let found = FlexTensor::from_data(TensorData::new(found, dims));
+            grads.register::<Flex>(node.id, found);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct ResampleBackward;
+
+impl Backward<Flex, 1> for ResampleBackward {
+    /// The input's sizes.
+    type State = ([usize; 4], Resample);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let gradient = contiguous(grads.consume::<Flex>(&ops.node));
+        let (dims, way) = ops.state;
+        let [batch, channels, size @ ..] = dims;
+        if let Some(node) = ops.parents[0].as_ref() {
+            let found = way.backward(values(&gradient), batch * channels, size);
+            grads.register::<Flex>(node.id, tensor(found, dims));
+        }
+    }
+}
+
 impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
+    fn kernel_gelu(x: FloatTensor<Self>, gelu: Gelu) -> FloatTensor<Self> {
+        let input = x.primitive().clone();
+        let out = Flex::kernel_gelu(input.clone(), gelu);
+        finish::<GeluBackward, C, 1>(GeluBackward, [x.node()], (input, gelu), out)
+    }
+
+    fn kernel_resample(x: FloatTensor<Self>, way: Resample) -> FloatTensor<Self> {
+        let dims = picture_dims(x.primitive());
+        let out = Flex::kernel_resample(x.primitive().clone(), way);
+        finish::<ResampleBackward, C, 1>(ResampleBackward, [x.node()], (dims, way), out)
+    }
+
     fn kernel_softmax(x: FloatTensor<Self>, row: usize) -> FloatTensor<Self> {
         let out = Flex::kernel_softmax(x.primitive().clone(), row);
         finish::<SoftmaxBackward, C, 1>(SoftmaxBackward, [x.node()], (out.clone(), row), out)

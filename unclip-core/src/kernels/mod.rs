@@ -4,13 +4,15 @@
 //! its group norm passes over memory seven times, its gradients more often still. These kernels do
 //! each in one parallel pass, and training on a CPU becomes several times faster.
 //!
-//! The choice is made here and nowhere else: [`conv2d`], [`group_norm`] and [`softmax`] take f32
-//! tensors on Flex, with gradients or without, to the kernels, and all else to Burn's operations. `UNCLIP_KERNELS=off`
+//! The choice is made here and nowhere else: the functions take f32 tensors on Flex, with gradients or
+//! without, to the kernels, and all else to Burn's operations. `UNCLIP_KERNELS=off`
 //! in the environment turns the kernels off, to compare.
 //!
 //! Results do not depend on the number of threads: work is divided into parts that are computed
 //! whole, and sums over parts are taken in a fixed order. Training relies on it to resume exactly.
 
+#[cfg(feature = "flex")]
+mod activation;
 #[cfg(feature = "flex")]
 mod bf16;
 #[cfg(feature = "flex")]
@@ -22,6 +24,8 @@ mod gradients;
 #[cfg(feature = "flex")]
 mod norm;
 mod precision;
+#[cfg(feature = "flex")]
+mod resample;
 #[cfg(feature = "flex")]
 mod scratch;
 #[cfg(feature = "flex")]
@@ -35,9 +39,14 @@ mod tiles;
 pub(crate) use flex::is_flex;
 pub use precision::{Precision, set_precision};
 
+use std::f64::consts::FRAC_1_SQRT_2;
+
 use burn::{
     nn::GroupNorm,
-    tensor::{Tensor, activation, module, ops::ConvOptions},
+    tensor::{
+        Tensor, module,
+        ops::{AvgPoolOptions, ConvOptions, InterpolateMode, InterpolateOptions},
+    },
 };
 
 /// A two-dimensional convolution.
@@ -97,7 +106,11 @@ pub fn group_norm(
         let scale = scale_shift.clone().narrow(1, 0, channels);
         y = y * (scale + 1.0) + scale_shift.narrow(1, channels, channels);
     }
-    if silu { activation::silu(y) } else { y }
+    if silu {
+        burn::tensor::activation::silu(y)
+    } else {
+        y
+    }
 }
 
 /// The softmax over the last dimension.
@@ -106,7 +119,62 @@ pub fn softmax(x: Tensor<4>) -> Tensor<4> {
     if flex::takes(&x, &[]) {
         return flex::softmax(x);
     }
-    activation::softmax(x, 3)
+    burn::tensor::activation::softmax(x, 3)
+}
+
+/// The exact GELU, x · Φ(x), of every value.
+pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    if flex::takes(&x, &[]) {
+        return flex::gelu(x, activation::Gelu::Exact);
+    }
+    // Burn's own backward pass is the tanh form's on every backend but Flex, which moves gradients by
+    // 3e-4.
+    if x.is_autodiff() {
+        let share = (x.clone() * FRAC_1_SQRT_2).erf() * 0.5 + 0.5;
+        return x * share;
+    }
+    burn::tensor::activation::gelu(x)
+}
+
+/// x · sigmoid(1.702 x) of every value.
+pub fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    if flex::takes(&x, &[]) {
+        return flex::gelu(x, activation::Gelu::Quick);
+    }
+    x.clone() * burn::tensor::activation::sigmoid(x * 1.702)
+}
+
+/// A picture of half the size: of each 2 × 2 pixels the mean.
+///
+/// # Shapes
+/// `[b, c, h, w]` → `[b, c, h / 2, w / 2]`
+pub fn halve(x: Tensor<4>) -> Tensor<4> {
+    #[cfg(feature = "flex")]
+    if let [.., height, width] = x.dims()
+        && height % 2 == 0
+        && width % 2 == 0
+        && flex::takes(&x, &[])
+    {
+        return flex::resample(x, resample::Resample::Halve);
+    }
+    module::avg_pool2d(x, AvgPoolOptions::new([2, 2]))
+}
+
+/// A picture of twice the size: each pixel four times.
+///
+/// # Shapes
+/// `[b, c, h, w]` → `[b, c, 2h, 2w]`
+pub fn double(x: Tensor<4>) -> Tensor<4> {
+    #[cfg(feature = "flex")]
+    if flex::takes(&x, &[]) {
+        return flex::resample(x, resample::Resample::Double);
+    }
+    let options = InterpolateOptions::new(InterpolateMode::Nearest)
+        .with_align_corners(false)
+        .with_scale_factor([2.0, 2.0]);
+    module::interpolate(x, options)
 }
 
 /// Whether `x` is on a device that keeps gradients, and the kernels are for it.

@@ -1,12 +1,9 @@
 //! The non-linearities of the transformers and time embeddings.
 
-use std::f64::consts::FRAC_1_SQRT_2;
-
-use burn::tensor::{
-    Tensor,
-    activation::{gelu, sigmoid, silu},
-};
+use burn::tensor::{Tensor, activation::silu};
 use serde::{Deserialize, Serialize};
+
+use crate::kernels::{gelu, quick_gelu};
 
 /// A non-linearity, applied to every value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,14 +39,8 @@ impl Activation {
     /// Applies it.
     pub fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
-            // Burn's own backward pass is the tanh form's on every backend but Flex, which moves
-            // gradients by 3e-4.
-            Self::Gelu if x.is_autodiff() => {
-                let share = (x.clone() * FRAC_1_SQRT_2).erf() * 0.5 + 0.5;
-                x * share
-            }
             Self::Gelu => gelu(x),
-            Self::QuickGelu => x.clone() * sigmoid(x * 1.702),
+            Self::QuickGelu => quick_gelu(x),
             Self::Silu => silu(x),
         }
     }

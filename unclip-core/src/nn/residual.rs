@@ -7,16 +7,12 @@ use burn::{
         GroupNorm, GroupNormConfig, Linear, LinearConfig, PaddingConfig2d,
         conv::{Conv2d, Conv2dConfig},
     },
-    tensor::{
-        Device, Tensor,
-        module::{avg_pool2d, interpolate},
-        ops::{AvgPoolOptions, InterpolateMode, InterpolateOptions},
-    },
+    tensor::{Device, Tensor},
 };
 use serde::{Deserialize, Serialize};
 
 use super::layers::{conv2d, linear};
-use crate::kernels::group_norm;
+use crate::kernels::{double, group_norm, halve};
 
 /// What a residual block does to the picture's size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,17 +139,4 @@ impl ResidualBlock {
             sum / self.output_scale
         }
     }
-}
-
-/// Means of 2 × 2 pixels.
-fn halve(x: Tensor<4>) -> Tensor<4> {
-    avg_pool2d(x, AvgPoolOptions::new([2, 2]))
-}
-
-/// Every pixel becomes 2 × 2.
-fn double(x: Tensor<4>) -> Tensor<4> {
-    let options = InterpolateOptions::new(InterpolateMode::Nearest)
-        .with_align_corners(false)
-        .with_scale_factor([2.0, 2.0]);
-    interpolate(x, options)
 }

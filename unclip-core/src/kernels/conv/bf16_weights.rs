@@ -105,8 +105,7 @@ impl WithSimd for Part<'_> {
         let (left, right) = scratch.values().split_at_mut(self.from * left_pitch / 2);
         let left: &mut [u16] = pulp::bytemuck::cast_slice_mut(left);
         let right: &mut [Pair] = pulp::bytemuck::cast_slice_mut(right);
-        left.fill(0);
-        right.fill(0);
+        // Channels that only fill a block keep what the memory held: their sums are not used.
         for (channel, left) in left.chunks_exact_mut(left_pitch).enumerate() {
             if channel < shape.channels_in {
                 self.fill(channel, pitch, plane, left);
@@ -149,12 +148,22 @@ impl Part<'_> {
         let shape = self.shape;
         let [height, width] = shape.input;
         let [top, before] = shape.padding;
-        for (picture, left) in self.pictures.clone().zip(left.chunks_exact_mut(plane)) {
+        let (planes, beyond) = left.split_at_mut(self.pictures.len() * plane);
+        beyond.fill(0);
+        for (picture, plane) in self.pictures.clone().zip(planes.chunks_exact_mut(plane)) {
             let start = (picture * shape.channels_in + channel) * height * width;
             let x = &self.x[start..start + height * width];
-            let lines = left.chunks_exact_mut(pitch).skip(top);
-            for (x, line) in x.chunks_exact(width).zip(lines) {
-                for (to, value) in line[before..].iter_mut().zip(x) {
+            // With much padding the last rows and columns may lie where nothing is seen.
+            let (above, plane) = plane.split_at_mut((top * pitch).min(plane.len()));
+            let (lines, below) = plane.split_at_mut((height * pitch).min(plane.len()));
+            above.fill(0);
+            below.fill(0);
+            for (x, line) in x.chunks_exact(width).zip(lines.chunks_mut(pitch)) {
+                let (first, line) = line.split_at_mut(before.min(line.len()));
+                let (line, last) = line.split_at_mut(width.min(line.len()));
+                first.fill(0);
+                last.fill(0);
+                for (to, value) in line.iter_mut().zip(x) {
                     *to = single(*value);
                 }
             }
@@ -169,8 +178,10 @@ impl Part<'_> {
         let mut sums = vec![0.0; shape.channels_out];
         let planes = right.chunks_exact_mut(plane / 2 * self.to);
         for (picture, right) in self.pictures.clone().zip(planes) {
-            let lines = right.chunks_exact_mut(pitch / 2 * self.to).take(height);
-            for (y, line) in lines.enumerate() {
+            let (lines, below) = right.split_at_mut(height * pitch / 2 * self.to);
+            below.fill(0);
+            for (y, line) in lines.chunks_exact_mut(pitch / 2 * self.to).enumerate() {
+                line[width / 2 * self.to..].fill(0);
                 for (channel, sum) in sums.iter_mut().enumerate() {
                     let start = ((picture * shape.channels_out + channel) * height + y) * width;
                     let from = &self.gradient[start..start + width];

@@ -55,7 +55,9 @@ impl ConvShape {
             kernel,
             stride,
             padding,
-            is_bf16: is_bf16() && stride == [1, 1] && channels_in.min(channels_out) >= BF16_CHANNELS,
+            is_bf16: is_bf16()
+                && stride == [1, 1]
+                && channels_in.min(channels_out) >= BF16_CHANNELS,
         })
     }
 

@@ -9,14 +9,18 @@ use burn::{
     module::Param,
     nn::{GroupNorm, GroupNormConfig},
     tensor::{
-        Device, Tensor, TensorData,
+        Bool, Device, Tensor, TensorData,
         activation::{self, silu},
         module,
         ops::{AvgPoolOptions, ConvOptions, InterpolateMode, InterpolateOptions},
     },
 };
 use compare::{Source, conv_results, difference, values};
-use unclip_core::{kernels, nn::attend, noise::Noise};
+use unclip_core::{
+    kernels,
+    nn::{attend, causal_mask},
+    noise::Noise,
+};
 
 #[test]
 fn convolutions_agree_with_burns() {
@@ -166,62 +170,141 @@ fn a_group_norm_survives_what_silu_does_to_large_values() {
 }
 
 #[test]
-fn softmaxes_agree_with_burns() {
-    for (number, dims) in [[1, 1, 1, 1], [2, 3, 5, 7], [1, 2, 64, 64], [2, 1, 9, 1000]]
-        .into_iter()
-        .enumerate()
+fn linear_layers_agree_with_burns() {
+    for (number, [batch, rows, inputs, outputs]) in [
+        [1, 1, 1, 1],
+        [2, 3, 5, 7],
+        [3, 90, 33, 300],
+        [1, 1, 64, 700],
+        [4, 64, 300, 24],
+    ]
+    .into_iter()
+    .enumerate()
     {
         let mut source = Source::new(number as u64);
-        let x = Tensor::from_inner(source.tensor(dims).inner() * 8.0).require_grad();
-        let weigh = source.tensor(dims).detach();
-        let results = |out: Tensor<4>| {
+        let x = source.tensor([batch, rows, inputs]);
+        let (weight, bias) = (source.tensor([inputs, outputs]), source.tensor([outputs]));
+        let weigh = source.tensor([batch, rows, outputs]).detach();
+        let results = |out: Tensor<3>, has_bias: bool| {
             let gradients = (out.clone() * weigh.clone()).sum().backward();
-            [values(out.inner()), values(x.grad(&gradients).unwrap())]
+            let mut all = vec![values(out.inner()), values(x.grad(&gradients).unwrap())];
+            all.push(values(weight.grad(&gradients).unwrap()));
+            all.extend(has_bias.then(|| values(bias.grad(&gradients).unwrap())));
+            all
         };
-        let expected = results(activation::softmax(x.clone(), 3));
-        let found = results(kernels::softmax(x.clone()));
-        assert!(difference(&found[0], &expected[0]) < 1e-5, "case {number}");
-        // Over a single value the gradient is 0.
-        if dims[3] > 1 {
-            let apart = difference(&found[1], &expected[1]);
-            assert!(apart < 2e-5, "case {number}: {apart:e} apart");
+        for has_bias in [true, false] {
+            let given = || (x.clone(), weight.clone(), has_bias.then(|| bias.clone()));
+            let ((x, w, b), (x2, w2, b2)) = (given(), given());
+            let expected = results(module::linear(x, w, b), has_bias);
+            let found = results(kernels::linear(x2, w2, b2), has_bias);
+            for (part, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                let apart = difference(found, expected);
+                assert!(
+                    apart < 1e-5,
+                    "case {number}, {has_bias}, part {part}: {apart:e} apart"
+                );
+            }
+        }
+    }
+}
+
+/// Attention operation by operation.
+fn attention_in_parts(
+    [query, key, value]: [Tensor<3>; 3],
+    heads: usize,
+    hidden: Option<Tensor<4, Bool>>,
+) -> Tensor<3> {
+    let [batch, n, width] = query.dims();
+    let [_, m, _] = key.dims();
+    let split = |x: Tensor<3>, length: usize| {
+        x.reshape([batch, length, heads, width / heads])
+            .swap_dims(1, 2)
+    };
+    let scale = 1.0 / ((width / heads) as f64).sqrt();
+    let scores = split(query, n).matmul(split(key, m).transpose()) * scale;
+    let scores = match hidden {
+        Some(hidden) => scores.mask_fill(hidden.expand([batch, heads, n, m]), -1e30),
+        None => scores,
+    };
+    activation::softmax(scores, 3)
+        .matmul(split(value, m))
+        .swap_dims(1, 2)
+        .reshape([batch, n, width])
+}
+
+#[test]
+fn attention_agrees_with_burns_operations() {
+    // batch, heads, width of a head, queries, keys
+    for (number, [batch, heads, head, n, m]) in [
+        [1, 1, 1, 1, 2],
+        [2, 3, 4, 6, 6],
+        [3, 2, 17, 5, 33],
+        [1, 2, 48, 300, 290],
+        [2, 1, 8, 129, 129],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut source = Source::new(number as u64);
+        let width = heads * head;
+        let given = [n, m, m].map(|length| source.tensor([batch, length, width]));
+        let weigh = source.tensor([batch, n, width]).detach();
+        let results = |out: Tensor<3>| {
+            let gradients = (out.clone() * weigh.clone()).sum().backward();
+            let mut all = vec![values(out.inner())];
+            all.extend(given.iter().map(|t| values(t.grad(&gradients).unwrap())));
+            all
+        };
+        // No mask, one for all queries, one for each, and only keys up to the query.
+        let hidden = |rows: usize| {
+            // In the second row of masks every key is hidden.
+            let hides = |i: usize| i * 7 % 5 < 2 || i / m == 1;
+            let data: Vec<bool> = (0..batch * rows * m).map(hides).collect();
+            let data = TensorData::new(data, [batch, 1, rows, m]);
+            Tensor::<4, Bool>::from_data(data, &source.device)
+        };
+        let mut cases = vec![
+            (None, None, false),
+            (Some(hidden(1)), Some(hidden(1)), false),
+            (Some(hidden(n)), Some(hidden(n)), false),
+        ];
+        if n == m {
+            let causal = causal_mask(n, &source.device);
+            let both = hidden(1).expand([batch, 1, n, n]);
+            let both = both.bool_or(causal.clone().expand([batch, 1, n, n]));
+            cases.push((None, Some(causal.expand([batch, 1, n, n])), true));
+            cases.push((Some(hidden(1)), Some(both), true));
+        }
+        for (case, (mask, hidden, is_causal)) in cases.into_iter().enumerate() {
+            let [query, key, value] = given.clone();
+            let expected = results(attention_in_parts(given.clone(), heads, hidden));
+            let found = results(attend(query, key, value, heads, mask, is_causal));
+            for (part, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                // Of one key, queries and keys have no gradient.
+                if expected.iter().all(|v| v.abs() < 1e-9) {
+                    assert!(found.iter().all(|v| v.abs() < 1e-6));
+                    continue;
+                }
+                let apart = difference(found, expected);
+                assert!(
+                    apart < 2e-5,
+                    "{number}, case {case}, part {part}: {apart:e} apart"
+                );
+            }
         }
     }
 }
 
 #[test]
-fn a_softmax_does_not_hide_what_is_no_number() {
+fn attention_does_not_hide_what_is_no_number() {
     let device = Device::flex();
     for (at, value) in [(0, f32::NAN), (20, f32::NAN), (3, f32::INFINITY)] {
         let mut row = vec![1.0; 21];
         row[at] = value;
-        let x = Tensor::<4>::from_data(TensorData::new(row, [1, 1, 1, 21]), &device);
-        let found = values(kernels::softmax(x));
-        assert!(
-            found.iter().any(|v| v.is_nan()),
-            "{value} at {at}: {found:?}"
-        );
-    }
-}
-
-#[test]
-fn attention_with_gradients_is_attention_without() {
-    let mut source = Source::new(5);
-    let (query, key) = (source.tensor([2, 6, 12]), source.tensor([2, 6, 12]));
-    let value = source.tensor([2, 6, 12]);
-    let hidden: Vec<bool> = (0..12).map(|i| i % 6 > 3).collect();
-    let data = TensorData::new(hidden, [2, 1, 1, 6]);
-    for (is_masked, is_causal) in [(false, false), (true, false), (false, true), (true, true)] {
-        let run = |device: &Device, of: fn(&Tensor<3>) -> Tensor<3>| {
-            let mask = is_masked.then(|| Tensor::from_data(data.clone(), device));
-            attend(of(&query), of(&key), of(&value), 3, mask, is_causal)
-        };
-        let found = values(run(&source.device, |t| t.clone()).inner());
-        let expected = values(run(&Device::flex(), |t| t.clone().inner()));
-        assert!(
-            difference(&found, &expected) < 1e-5,
-            "{is_masked} {is_causal}"
-        );
+        let key = Tensor::<3>::from_data(TensorData::new(row, [1, 21, 1]), &device);
+        let one = Tensor::ones([1, 1, 1], &device);
+        let found = values(attend(one, key.clone(), key.ones_like(), 1, None, false));
+        assert!(found[0].is_nan(), "{value} at {at}: {found:?}");
     }
 }
 

@@ -6,16 +6,17 @@ use burn::{
         tensor::FloatTensor,
     },
     nn::GroupNorm,
-    tensor::{DType, Device, Tensor, TensorData},
+    tensor::{Bool, DType, Device, Tensor, TensorData},
 };
 use burn_flex::FlexTensor;
 
 use super::{
     activation::{self, Gelu},
+    attention::{self, AttentionShape, Given},
     conv::{self, ConvShape},
+    linear::{self, LinearShape},
     norm::{self, Affine, Moments, NormShape},
     resample::Resample,
-    softmax::forward as softmax_forward,
 };
 
 /// Whether the kernels are for a tensor, and for what it is combined with.
@@ -42,14 +43,6 @@ pub(crate) fn is_flex(device: &Device) -> bool {
     matches!(device.as_dispatch(), DispatchDevice::Flex(_))
 }
 
-/// Whether gradients of `x` are kept here.
-#[cfg(feature = "train")]
-pub(super) fn is_trained(x: &Tensor<3>) -> bool {
-    let device = x.device();
-    let is_autodiff = matches!(device.as_dispatch(), DispatchDevice::Autodiff(_));
-    is_autodiff && x.dtype() == DType::F32 && is_flex(&device) && is_on()
-}
-
 fn is_on() -> bool {
     use std::sync::OnceLock;
     static IS_ON: OnceLock<bool> = OnceLock::new();
@@ -67,8 +60,22 @@ pub(super) trait Kernels: Backend {
         shape: ConvShape,
     ) -> FloatTensor<Self>;
 
-    /// A softmax over the last dimension, of `row` values.
-    fn kernel_softmax(x: FloatTensor<Self>, row: usize) -> FloatTensor<Self>;
+    /// A linear layer.
+    fn kernel_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        shape: LinearShape,
+    ) -> FloatTensor<Self>;
+
+    /// Attention; `mask` is 1 where a key must not be seen.
+    fn kernel_attention(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        mask: FloatTensor<Self>,
+        shape: AttentionShape,
+    ) -> FloatTensor<Self>;
 
     /// A form of GELU.
     fn kernel_gelu(x: FloatTensor<Self>, gelu: Gelu) -> FloatTensor<Self>;
@@ -102,9 +109,47 @@ pub(super) fn conv2d(
     ))
 }
 
-pub(super) fn softmax(x: Tensor<4>) -> Tensor<4> {
-    let [.., row] = x.dims();
-    Tensor::from_dispatch(Dispatch::kernel_softmax(x.into_dispatch(), row))
+pub(super) fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
+    let [inputs, outputs] = weight.dims();
+    let mut dims = x.dims();
+    let shape = LinearShape {
+        rows: dims[..D - 1].iter().product(),
+        inputs,
+        outputs,
+    };
+    dims[D - 1] = outputs;
+    let bias = bias.unwrap_or_else(|| Tensor::zeros([outputs], &x.device()));
+    let x: Tensor<2> = x.reshape([shape.rows, inputs]);
+    let out: Tensor<2> = Tensor::from_dispatch(Dispatch::kernel_linear(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+        shape,
+    ));
+    out.reshape(dims)
+}
+
+pub(super) fn attention(
+    [query, key, value]: [&Tensor<3>; 3],
+    mask: Option<&Tensor<4, Bool>>,
+    shape: AttentionShape,
+) -> Tensor<3> {
+    // Extensions take no optional tensors; without a mask this one is not read.
+    let mask = match mask {
+        Some(mask) => mask.clone().float(),
+        None => Tensor::zeros([1, 1, 1, 1], &query.device()),
+    };
+    Tensor::from_dispatch(Dispatch::kernel_attention(
+        query.clone().into_dispatch(),
+        key.clone().into_dispatch(),
+        value.clone().into_dispatch(),
+        mask.into_dispatch(),
+        shape,
+    ))
 }
 
 pub(super) fn gelu<const D: usize>(x: Tensor<D>, gelu: Gelu) -> Tensor<D> {
@@ -161,10 +206,34 @@ impl Kernels for Flex {
         tensor(out, shape.dims_out())
     }
 
-    fn kernel_softmax(x: FlexTensor, row: usize) -> FlexTensor {
-        let x = contiguous(x);
-        let out = softmax_forward(values(&x), row);
-        FlexTensor::from_data(TensorData::new(out, x.shape()))
+    fn kernel_linear(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        shape: LinearShape,
+    ) -> FlexTensor {
+        let [x, weight, bias] = [x, weight, bias].map(contiguous);
+        let out = linear::forward(values(&x), values(&weight), values(&bias), &shape);
+        tensor(out, [shape.rows, shape.outputs])
+    }
+
+    fn kernel_attention(
+        query: FlexTensor,
+        key: FlexTensor,
+        value: FlexTensor,
+        mask: FlexTensor,
+        shape: AttentionShape,
+    ) -> FlexTensor {
+        let dims = query.shape();
+        let [query, key, value, mask] = [query, key, value, mask].map(contiguous);
+        let given = Given {
+            query: values(&query),
+            key: values(&key),
+            value: values(&value),
+            mask: values(&mask),
+        };
+        let out = attention::forward(given, &shape);
+        FlexTensor::from_data(TensorData::new(out, dims))
     }
 
     fn kernel_gelu(x: FlexTensor, gelu: Gelu) -> FlexTensor {

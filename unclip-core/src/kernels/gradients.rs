@@ -16,11 +16,12 @@ use burn_flex::FlexTensor;
 
 use super::{
     activation::{self, Gelu},
+    attention::{self, AttentionShape, Given},
     conv::{self, ConvShape},
     flex::{Kernels, contiguous, group_norm_forward, picture_dims, tensor, values},
+    linear::{self, LinearShape},
     norm::{self, Affine, Moments, NormShape},
     resample::Resample,
-    softmax::backward as softmax_backward,
 };
 
 /// Parents: input, weight and bias.
@@ -117,27 +118,64 @@ impl Backward<Flex, 4> for NormBackward {
     }
 }
 
+/// Parents: input, weight and bias.
 #[derive(Debug)]
-struct SoftmaxBackward;
+struct LinearBackward;
 
-impl Backward<Flex, 1> for SoftmaxBackward {
-    /// The result, and its last dimension.
-    type State = (FlexTensor, usize);
+impl Backward<Flex, 3> for LinearBackward {
+    type State = (FlexTensor, FlexTensor, LinearShape);
 
     fn backward(
         self,
-        ops: Ops<Self::State, 1>,
+        ops: Ops<Self::State, 3>,
         grads: &mut Gradients,
         _checkpointer: &mut Checkpointer,
     ) {
         let gradient = contiguous(grads.consume::<Flex>(&ops.node));
-        let (y, row) = ops.state;
-        let dims = y.layout().shape().clone();
-        let y = contiguous(y);
-        if let Some(node) = ops.parents[0].as_ref() {
-            let found = softmax_backward(values(&y), values(&gradient), row);
-            let found = FlexTensor::from_data(TensorData::new(found, dims));
-            grads.register::<Flex>(node.id, found);
+        let (x, weight, shape) = ops.state;
+        let [x, weight] = [x, weight].map(contiguous);
+        let found = linear::backward(values(&x), values(&weight), values(&gradient), &shape);
+        let mut register = |i: usize, found: FlexTensor| {
+            if let Some(node) = ops.parents[i].as_ref() {
+                grads.register::<Flex>(node.id, found);
+            }
+        };
+        register(0, tensor(found.x, [shape.rows, shape.inputs]));
+        register(1, tensor(found.weight, [shape.inputs, shape.outputs]));
+        register(2, tensor(found.bias, [shape.outputs]));
+    }
+}
+
+/// Parents: query, key, value, and the mask, which needs no gradient.
+#[derive(Debug)]
+struct AttentionBackward;
+
+impl Backward<Flex, 4> for AttentionBackward {
+    type State = ([FlexTensor; 4], AttentionShape);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 4>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let gradient = contiguous(grads.consume::<Flex>(&ops.node));
+        let (given, shape) = ops.state;
+        let dims = [&given[0], &given[1], &given[2]].map(|t| t.layout().shape().clone());
+        let [query, key, value, mask] = given.map(contiguous);
+        let given = Given {
+            query: values(&query),
+            key: values(&key),
+            value: values(&value),
+            mask: values(&mask),
+        };
+        let found = attention::backward(given, values(&gradient), &shape);
+        let found = [found.query, found.key, found.value];
+        for ((parent, found), dims) in ops.parents.iter().zip(found).zip(dims) {
+            if let Some(node) = parent {
+                let found = FlexTensor::from_data(TensorData::new(found, dims));
+                grads.register::<Flex>(node.id, found);
+            }
         }
     }
 }
@@ -203,9 +241,30 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
         finish::<ResampleBackward, C, 1>(ResampleBackward, [x.node()], (dims, way), out)
     }
 
-    fn kernel_softmax(x: FloatTensor<Self>, row: usize) -> FloatTensor<Self> {
-        let out = Flex::kernel_softmax(x.primitive().clone(), row);
-        finish::<SoftmaxBackward, C, 1>(SoftmaxBackward, [x.node()], (out.clone(), row), out)
+    fn kernel_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        shape: LinearShape,
+    ) -> FloatTensor<Self> {
+        let [input, factor, added] = [&x, &weight, &bias].map(|t| t.primitive().clone());
+        let out = Flex::kernel_linear(input.clone(), factor.clone(), added, shape);
+        let nodes = [x.node(), weight.node(), bias.node()];
+        finish::<LinearBackward, C, 3>(LinearBackward, nodes, (input, factor, shape), out)
+    }
+
+    fn kernel_attention(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        mask: FloatTensor<Self>,
+        shape: AttentionShape,
+    ) -> FloatTensor<Self> {
+        let given = [&query, &key, &value, &mask].map(|t| t.primitive().clone());
+        let [q, k, v, m] = given.clone();
+        let out = Flex::kernel_attention(q, k, v, m, shape);
+        let nodes = [query.node(), key.node(), value.node(), mask.node()];
+        finish::<AttentionBackward, C, 4>(AttentionBackward, nodes, (given, shape), out)
     }
 
     fn kernel_conv2d(

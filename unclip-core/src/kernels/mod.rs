@@ -14,6 +14,8 @@
 #[cfg(feature = "flex")]
 mod activation;
 #[cfg(feature = "flex")]
+mod attention;
+#[cfg(feature = "flex")]
 mod bf16;
 #[cfg(feature = "flex")]
 mod conv;
@@ -21,6 +23,10 @@ mod conv;
 mod flex;
 #[cfg(all(feature = "flex", feature = "train"))]
 mod gradients;
+#[cfg(feature = "flex")]
+mod linear;
+#[cfg(feature = "flex")]
+mod matrix;
 #[cfg(feature = "flex")]
 mod norm;
 mod precision;
@@ -44,7 +50,7 @@ use std::f64::consts::FRAC_1_SQRT_2;
 use burn::{
     nn::GroupNorm,
     tensor::{
-        Tensor, module,
+        Bool, Tensor, module,
         ops::{AvgPoolOptions, ConvOptions, InterpolateMode, InterpolateOptions},
     },
 };
@@ -74,6 +80,35 @@ pub fn conv2d(
         }
     }
     module::conv2d(x, weight, bias, options)
+}
+
+/// A linear layer.
+///
+/// # Shapes
+/// - `x`: `[.., in]`; `weight`: `[in, out]`; `bias`: `[out]`
+/// - output: `[.., out]`
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    {
+        let mut types = vec![weight.dtype()];
+        types.extend(bias.iter().map(Tensor::dtype));
+        let [inputs, outputs] = weight.dims();
+        if x.dims()[D - 1] == inputs
+            && inputs * outputs > 0
+            && bias.as_ref().is_none_or(|bias| bias.dims() == [outputs])
+            && flex::takes(&x, &types)
+        {
+            return flex::linear(x, weight, bias);
+        }
+    }
+    module::linear(x, weight, bias)
 }
 
 /// `layer`; then, where given, scale and shift of each sample's channels; then SiLU if `silu`.
@@ -111,15 +146,6 @@ pub fn group_norm(
     } else {
         y
     }
-}
-
-/// The softmax over the last dimension.
-pub fn softmax(x: Tensor<4>) -> Tensor<4> {
-    #[cfg(feature = "flex")]
-    if flex::takes(&x, &[]) {
-        return flex::softmax(x);
-    }
-    burn::tensor::activation::softmax(x, 3)
 }
 
 /// The exact GELU, x · Φ(x), of every value.
@@ -177,13 +203,39 @@ pub fn double(x: Tensor<4>) -> Tensor<4> {
     module::interpolate(x, options)
 }
 
-/// Whether `x` is on a device that keeps gradients, and the kernels are for it.
-pub fn is_trained(x: &Tensor<3>) -> bool {
-    #[cfg(all(feature = "flex", feature = "train"))]
-    return flex::is_trained(x);
-    #[cfg(not(all(feature = "flex", feature = "train")))]
+/// Attention as [`attend`](crate::nn::attend) has it, where the kernels do it.
+pub(crate) fn attention(
+    query: &Tensor<3>,
+    key: &Tensor<3>,
+    value: &Tensor<3>,
+    heads: usize,
+    mask: Option<&Tensor<4, Bool>>,
+    is_causal: bool,
+) -> Option<Tensor<3>> {
+    #[cfg(feature = "flex")]
     {
-        let _ = x;
-        false
+        let [batch, queries, width] = query.dims();
+        let keys = key.dims()[1];
+        let mask_rows = mask.map_or(0, |mask| mask.dims()[2]);
+        let shape = attention::AttentionShape {
+            batch,
+            heads,
+            width: width / heads,
+            queries,
+            keys,
+            mask_rows,
+            is_causal,
+        };
+        let is_whole = [key.dims(), value.dims()] == [[batch, keys, width]; 2]
+            && (!is_causal || queries == keys)
+            && mask.is_none_or(|mask| mask.dims() == [batch, 1, mask_rows, keys])
+            && [batch, queries, keys, width].iter().all(|n| *n > 0);
+        (is_whole && flex::takes(query, &[key.dtype(), value.dtype()]))
+            .then(|| flex::attention([query, key, value], mask, shape))
+    }
+    #[cfg(not(feature = "flex"))]
+    {
+        let _ = (query, key, value, heads, mask, is_causal);
+        None
     }
 }

@@ -94,7 +94,23 @@ impl<'a> Shared<'a> {
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
     }
 
-    /// The same with zeros.
+    /// Where `len` values from `start` are, for what writes only some of them.
+    ///
+    /// # Safety
+    /// Those that are written must be in no other part that is held at the same time.
+    ///
+    /// # Panics
+    /// If it is not within the memory.
+    pub(super) unsafe fn values(&self, start: usize, len: usize) -> *mut f32 {
+        assert!(
+            start <= self.len && len <= self.len - start,
+            "a part of the memory"
+        );
+        // SAFETY: within the memory.
+        unsafe { self.start.add(start).cast() }
+    }
+
+    /// A [`part`](Self::part) with zeros.
     ///
     /// # Safety
     /// As [`part`](Self::part).

@@ -76,3 +76,19 @@ pub(super) fn sigmoid<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let e = exp(simd, simd.sub_f32s(simd.splat_f32s(0.0), x));
     simd.div_f32s(one, simd.add_f32s(one, e))
 }
+
+/// The sum of the products of values at the same places.
+#[inline(always)]
+pub(super) fn dot<S: Simd>(simd: S, one: &[f32], other: &[f32]) -> f32 {
+    let (one, one_tail) = S::as_simd_f32s(one);
+    let (other, other_tail) = S::as_simd_f32s(other);
+    let mut sum = simd.splat_f32s(0.0);
+    for (a, b) in one.iter().zip(other) {
+        sum = simd.mul_add_e_f32s(*a, *b, sum);
+    }
+    let mut sum = total(simd, &[sum]);
+    for (a, b) in one_tail.iter().zip(other_tail) {
+        sum += f64::from(a * b);
+    }
+    sum as f32
+}

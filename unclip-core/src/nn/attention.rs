@@ -1,4 +1,4 @@
-//! Attention through Burn's fused operation.
+//! Attention, through Burn's fused operation where there is no kernel.
 
 use burn::{
     config::Config,
@@ -7,11 +7,8 @@ use burn::{
     tensor::{Bool, Device, Tensor, module, ops::AttentionModuleOptions},
 };
 
-use super::{layers::linear, transformer::causal_mask};
-use crate::kernels::{group_norm, is_trained, softmax};
-
-/// What hidden scores become: far below any other, and still a number where all are hidden.
-const HIDDEN: f32 = -1e30;
+use super::layers::linear;
+use crate::kernels::{attention, group_norm};
 
 /// Scaled dot-product attention with several heads; the scale is 1 / √(head width).
 ///
@@ -32,29 +29,15 @@ pub fn attend(
     mask: Option<Tensor<4, Bool>>,
     is_causal: bool,
 ) -> Tensor<3> {
+    if let Some(out) = attention(&query, &key, &value, heads, mask.as_ref(), is_causal) {
+        return out;
+    }
     let [batch, n, width] = query.dims();
     let [_, m, _] = key.dims();
     let split = |x: Tensor<3>, length: usize| {
         x.reshape([batch, length, heads, width / heads])
             .swap_dims(1, 2)
     };
-    if is_trained(&query) {
-        // Burn's operation is made of many when gradients are kept.
-        let scale = 1.0 / ((width / heads) as f64).sqrt();
-        let scores = split(query, n).matmul((split(key, m) * scale).transpose());
-        let scores = match mask {
-            Some(mask) => scores.mask_fill(mask.expand([batch, heads, n, m]), HIDDEN),
-            None => scores,
-        };
-        let scores = match is_causal {
-            true => scores.mask_fill(causal_mask(n, &value.device()), HIDDEN),
-            false => scores,
-        };
-        return softmax(scores)
-            .matmul(split(value, m))
-            .swap_dims(1, 2)
-            .reshape([batch, n, width]);
-    }
     // Not every backend broadcasts a mask inside its fused kernel.
     let mask = mask.map(|mask| mask.expand([batch, heads, n, m]));
     // No explicit scale: CubeCL leaves its flash kernels when one is set.

@@ -2,7 +2,7 @@
 
 use burn::{
     nn::{Linear, conv::Conv2d},
-    tensor::{DType, Tensor, module, ops::ConvOptions},
+    tensor::{DType, Tensor, ops::ConvOptions},
 };
 
 use crate::kernels;
@@ -25,7 +25,7 @@ pub fn as_compute<const D: usize>(tensor: Tensor<D>, dtype: DType) -> Tensor<D> 
 /// If the last axis of `x` is not the layer's input width.
 pub fn linear<const D: usize>(layer: &Linear, x: Tensor<D>) -> Tensor<D> {
     let dtype = x.dtype();
-    module::linear(
+    kernels::linear(
         x,
         as_compute(layer.weight.val(), dtype),
         layer.bias.as_ref().map(|b| as_compute(b.val(), dtype)),

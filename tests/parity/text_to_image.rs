@@ -60,7 +60,7 @@ pub fn compare_pictures(case: &Case, output: &Output, decoder: &Goldens, report:
     );
     let golden = &case.goldens("output.safetensors")["image_nhwc"];
     let pixels = ((output.pixels.clone() + 1.0) / 2.0).clamp(0.0, 1.0);
-    report.compare(
+    report.compare_loop(
         case,
         "image",
         Tensor::<4>::from_data(pixels.into_data(), &case.device).permute([0, 2, 3, 1]),

@@ -14,8 +14,10 @@ mod training;
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::{Parser, ValueEnum};
-use support::{DEVICES, Done, demo_model, finish, parse_device, peak_memory, reset_peak_memory};
-use training::{Start, multiply_bf16};
+use support::{
+    DEVICES, Done, demo_model, finish, parse_device, peak_memory, reset_peak_memory, use_amx,
+};
+use training::Start;
 use unclip::{
     burn::tensor::Device,
     core::{
@@ -60,9 +62,9 @@ struct Cli {
     #[arg(long, value_parser = parse_device, value_delimiter = ',', default_value = DEVICES[0])]
     device: Vec<Device>,
 
-    /// Let the CPU's convolutions multiply bf16, as --bf16 of the train_ examples.
+    /// As --amx of the train_ examples.
     #[arg(long)]
-    bf16: bool,
+    amx: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -82,7 +84,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Cli) -> Done {
-    multiply_bf16(args.bf16)?;
+    use_amx(args.amx);
     let start = Start {
         folder: args.from.clone().unwrap_or_else(demo_model),
         clip: None,

@@ -18,7 +18,10 @@ pub use device::{DEVICES, Dtype, parse_device};
 pub use lists::{captions, read_lists};
 pub use progress::{StageBars, peak_memory, reset_peak_memory};
 use unclip::{
-    Exclamation, Job, Output, Residency, UnClip, burn::tensor::Device, image::DynamicImage,
+    Exclamation, Job, Output, Residency, UnClip,
+    burn::tensor::Device,
+    core::kernels::{Precision, set_precision},
+    image::DynamicImage,
 };
 
 /// What an example's `run` gives back.
@@ -57,6 +60,11 @@ pub struct Common {
     /// Types of weights and arithmetic.
     #[arg(long, value_enum, default_value_t = Dtype::F32)]
     pub dtype: Dtype,
+
+    /// Let the CPU's convolutions multiply bf16 on its matrix units (Intel's AMX, on Linux): faster;
+    /// pictures differ a little.
+    #[arg(long)]
+    pub amx: bool,
 
     /// The same seed makes the same picture. Default: a new one each time.
     #[arg(long)]
@@ -108,6 +116,13 @@ pub fn demo_model() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo")
 }
 
+/// What `--amx` means.
+pub fn use_amx(is_wanted: bool) {
+    if is_wanted && !set_precision(Precision::Bf16) {
+        eprintln!("--amx: this processor or system has no such units; without");
+    }
+}
+
 impl Common {
     /// Opens the checkpoint, or the demo model.
     pub fn load(&self) -> Result<UnClip, unclip::Error> {
@@ -116,6 +131,7 @@ impl Common {
 
     /// The same, to change something about it.
     pub fn builder(&self) -> unclip::Builder {
+        use_amx(self.amx);
         let checkpoint = self.checkpoint.clone().unwrap_or_else(demo_model);
         let mut builder = UnClip::builder(&self.device)
             .checkpoint(checkpoint)

@@ -15,6 +15,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 pub use codes::Autoregressive;
 pub use own::Own;
-pub use run::{Flags, multiply_bf16};
+pub use run::Flags;
 pub use sheets::{DecoderSheet, UpsamplerSheet};
 pub use start::Start;

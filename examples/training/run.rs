@@ -12,11 +12,10 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use unclip::{
     burn::tensor::Device,
-    core::kernels::{Precision, set_precision},
     core::train::{Progress, Recipe, Samples, TrainSettings, Trainer, latest_checkpoint},
 };
 
-use crate::support::{DEVICES, Done, parse_device};
+use crate::support::{DEVICES, Done, parse_device, use_amx};
 
 /// Flags of a run.
 #[derive(Args, Clone, Debug)]
@@ -63,19 +62,10 @@ pub struct Flags {
     #[arg(long, value_parser = parse_device, value_delimiter = ',', default_value = DEVICES[0])]
     pub device: Vec<Device>,
 
-    /// Let the CPU's convolutions multiply bf16: much faster on processors with matrix units (AMX).
+    /// Let the CPU's convolutions multiply bf16 on its matrix units (Intel's AMX, on Linux): twice as
+    /// fast. Go on with a run as it was begun.
     #[arg(long)]
-    pub bf16: bool,
-}
-
-/// What `--bf16` means.
-pub fn multiply_bf16(wanted: bool) -> Done {
-    if wanted && !set_precision(Precision::Bf16) {
-        return Err(
-            "--bf16: this processor has no matrix units (AMX on Linux); leave it out".into(),
-        );
-    }
-    Ok(())
+    pub amx: bool,
 }
 
 impl Flags {
@@ -105,7 +95,7 @@ impl Flags {
         samples: Arc<dyn Samples<Item = R::Sample>>,
         mut watch: impl FnMut(&Trainer<R>, Progress) -> Done,
     ) -> Result<Trainer<R>, Box<dyn Error>> {
-        multiply_bf16(self.bf16)?;
+        use_amx(self.amx);
         let bar = bar(folder, settings.steps)?;
         let mut trainer = Trainer::new(recipe, model, settings, &self.device)?;
         if let Some(checkpoint) = latest_checkpoint(folder) {

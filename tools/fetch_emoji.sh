@@ -3,6 +3,8 @@
 # CLDR), and makes data to train on of them. Needs npm, for nothing but fetching.
 #
 #     tools/fetch_emoji.sh emoji
+#
+# FEATURES are those it is built with, those of the training that follows (default: train).
 set -euo pipefail
 
 [ $# -eq 1 ] || { echo "usage: $0 FOLDER" >&2; exit 2; }
@@ -19,5 +21,5 @@ for name in emoji-datasource-google emojibase-data; do
     mkdir "$work/$name"
     tar xzf "$work/$name"-*.tgz -C "$work/$name" --strip-components=1
 done
-cargo run --release --example emoji_data -- \
+cargo run --release --features "${FEATURES:-train}" --example emoji_data -- \
     "$work/emoji-datasource-google/img/google/64" "$work/emojibase-data/en/data.json" "$out"

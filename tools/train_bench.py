@@ -147,6 +147,7 @@ def main():
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--bf16", action="store_true", help="forward and loss under autocast")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     for name in args.stage.split(","):
@@ -158,7 +159,9 @@ def main():
         for step in range(args.steps + 2):
             start = time.perf_counter()
             optimizer.zero_grad()
-            loss().backward()
+            with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
+                value = loss()
+            value.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             with torch.no_grad():

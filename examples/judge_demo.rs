@@ -293,8 +293,10 @@ fn pictures(
     let captions: Vec<_> = cases.iter().map(|case| case.caption.clone()).collect();
     let job = unclip.texts_to_images(&captions);
     let job = if row == Row::TrueEmbedding {
-        let renderings: Vec<DynamicImage> =
-            cases.iter().map(|case| case.rendering.clone().into()).collect();
+        let renderings: Vec<DynamicImage> = cases
+            .iter()
+            .map(|case| case.rendering.clone().into())
+            .collect();
         job.image_embeddings(unclip.image_encoder()?.encode_images(&renderings)?)
     } else {
         job

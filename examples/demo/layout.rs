@@ -55,7 +55,11 @@ pub fn sample(plan: Plan, rng: &mut Rng) -> Vec<Object> {
 }
 
 /// The same objects placed anew in a relation; nothing where they do not fit.
-pub fn placed(objects: &[Object], relation: Option<Relation>, rng: &mut Rng) -> Option<Vec<Object>> {
+pub fn placed(
+    objects: &[Object],
+    relation: Option<Relation>,
+    rng: &mut Rng,
+) -> Option<Vec<Object>> {
     let mut objects = objects.to_vec();
     let fits = (0..8).any(|_| place(&mut objects, relation, rng));
     fits.then_some(objects)

@@ -38,11 +38,16 @@ struct Cli {
     caption_dropout: f32,
 
     /// Weigh timesteps by min(SNR, this) / SNR; 5 is usual.
-    #[arg(long, value_name = "SNR", conflicts_with = "p2")]
+    #[arg(long, value_name = "SNR", group = "weighting")]
     min_snr: Option<f64>,
 
+    /// Weigh the error of x₀ by SNR, kept between these two; 1 5 has a short training learn early what
+    /// stands where.
+    #[arg(long, value_names = ["LEAST", "MOST"], num_args = 2, group = "weighting")]
+    truncated_snr: Option<Vec<f64>>,
+
     /// Weigh timesteps by 1 / (1 + SNR)^this; 1 is usual.
-    #[arg(long, value_name = "POWER")]
+    #[arg(long, value_name = "POWER", group = "weighting")]
     p2: Option<f64>,
 
     /// Draw timesteps more often where the loss is large.
@@ -65,9 +70,10 @@ fn run(args: &Cli) -> Done {
         true => TimestepSampler::loss_aware(process.steps()),
         false => TimestepSampler::uniform(process.steps()),
     };
-    let weighting = match (args.min_snr, args.p2) {
-        (Some(most), _) => Weighting::MinSnr(most),
-        (_, Some(power)) => Weighting::P2(power),
+    let weighting = match (args.min_snr, args.truncated_snr.as_deref(), args.p2) {
+        (Some(most), ..) => Weighting::MinSnr(most),
+        (_, Some(&[least, most]), _) => Weighting::TruncatedSnr { least, most },
+        (.., Some(power)) => Weighting::P2(power),
         _ => Weighting::Even,
     };
     let encoders = (start.text_encoder()?, start.image_encoder()?);

@@ -161,17 +161,37 @@ pub fn caption(scene: &Scene, rng: &mut Rng) -> String {
         size: if rng.chance(0.5) { 1.0 } else { 0.2 },
         material: if rng.chance(0.3) { 0.9 } else { 0.05 },
     };
+    let relation = scene.relation.filter(|_| rng.chance(0.92));
+    worded(scene, detail, relation, 0.25, rng)
+}
+
+/// A caption of a scene in random words that says all there is to say but, mostly, surfaces and floor.
+pub fn thorough_caption(scene: &Scene, rng: &mut Rng) -> String {
+    let detail = Detail {
+        colour: 1.0,
+        size: 1.0,
+        material: if rng.chance(0.4) { 1.0 } else { 0.0 },
+    };
+    worded(scene, detail, scene.relation, 0.4, rng)
+}
+
+fn worded(
+    scene: &Scene,
+    detail: Detail,
+    relation: Option<Relation>,
+    floor: f32,
+    rng: &mut Rng,
+) -> String {
     let nouns: Vec<_> = scene
         .objects
         .iter()
         .map(|object| noun(object, detail, rng))
         .collect();
-    let relation = scene.relation.filter(|_| rng.chance(0.92));
     let mut text = body(scene, &nouns, relation, rng);
     if rng.chance(0.15) {
         text = format!("{} {text}", rng.pick(&OPENINGS));
     }
-    if rng.chance(0.25) {
+    if rng.chance(floor) {
         let floor = word(background_words(scene.background), rng);
         text = format!("{text} on a {floor} {}", word(&FLOORS, rng));
     }
@@ -224,7 +244,11 @@ mod tests {
         for seed in 0..2000 {
             let mut rng = Rng::new(seed);
             let scene = Scene::sample(&mut rng);
-            for text in [caption(&scene, &mut rng), full_caption(&scene)] {
+            for text in [
+                caption(&scene, &mut rng),
+                thorough_caption(&scene, &mut rng),
+                full_caption(&scene),
+            ] {
                 let plain = |c: char| c.is_ascii_lowercase() || c == ' ' || c == ',';
                 assert!(text.chars().all(plain), "{text}");
                 assert!(!text.contains("  "), "{text}");

@@ -1,5 +1,7 @@
 //! Scenes that differ from another in one thing only, for contrasts that a network must see.
 
+use std::fmt;
+
 use super::{
     layout,
     rng::Rng,
@@ -19,6 +21,17 @@ pub enum Change {
     /// The first two objects stand the other way around, or otherwise; without a relation, the floor
     /// is another.
     Place,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Colour => "colour",
+            Self::Shape => "shape",
+            Self::Size => "size",
+            Self::Place => "place",
+        })
+    }
 }
 
 /// The same scene but for one thing; nothing where no such scene is found, for instance where all

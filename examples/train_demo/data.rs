@@ -9,7 +9,7 @@ use unclip::{
 };
 
 use crate::demo::{
-    caption::{caption, full_caption},
+    caption::{caption, full_caption, thorough_caption},
     render::render,
     rng::Rng,
     split::train_scene,
@@ -53,8 +53,8 @@ pub struct Twins {
     pub side: u32,
 }
 
-/// A scene and a twin of each kind.
-const GROUP: usize = 4;
+/// A scene, a twin of each kind, and another of the kinds that are hardest to see.
+const GROUP: usize = 6;
 
 impl Twins {
     fn scene(index: usize) -> Scene {
@@ -63,9 +63,10 @@ impl Twins {
         let change = match index % GROUP {
             0 => return scene,
             1 => Change::Colour,
-            2 if rng.chance(0.5) => Change::Shape,
-            2 => Change::Size,
-            _ => Change::Place,
+            2 => Change::Shape,
+            3 => Change::Size,
+            4 => Change::Place,
+            _ => rng.pick(&[Change::Size, Change::Place]),
         };
         // A scene without a twin is there twice, which does little harm.
         twin(&scene, change, &mut rng).unwrap_or(scene)
@@ -76,7 +77,7 @@ impl Samples for Twins {
     type Item = Captioned;
 
     fn len(&self) -> usize {
-        SCENES
+        SCENES - SCENES % GROUP
     }
 
     fn get(&self, index: usize, draw: u64) -> Result<Captioned> {
@@ -96,12 +97,14 @@ impl Samples for Twins {
     }
 }
 
-/// All there is to say of a scene, or some of it.
+/// All there is to say of a scene, or some of it. What is left out teaches nothing, and a twin that differs
+/// in it has a caption that fits both.
 fn any_caption(scene: &Scene, draw: u64) -> String {
     let mut rng = Rng::new(draw);
-    match rng.chance(0.5) {
-        true => full_caption(scene),
-        false => caption(scene, &mut rng),
+    match rng.unit() {
+        x if x < 0.45 => full_caption(scene),
+        x if x < 0.8 => thorough_caption(scene, &mut rng),
+        _ => caption(scene, &mut rng),
     }
 }
 

@@ -8,6 +8,7 @@
 #![allow(unreachable_pub)]
 
 mod config;
+mod contrast;
 mod data;
 #[path = "../demo/mod.rs"]
 mod demo;
@@ -55,6 +56,8 @@ enum Stage {
     All,
     /// Both CLIP towers.
     Clip,
+    /// Counts how often CLIP tells a picture's caption from one that is wrong in one thing.
+    Contrast,
     /// The diffusion prior.
     Prior,
     /// The autoregressive prior.
@@ -79,6 +82,9 @@ fn run(args: &Args) -> Done {
     let wanted = |stage| args.stage.contains(&stage) || args.stage.contains(&Stage::All);
     if wanted(Stage::Clip) {
         stages::clip(args)?;
+    }
+    if wanted(Stage::Clip) || wanted(Stage::Contrast) {
+        stages::contrast(args)?;
     }
     if wanted(Stage::Prior) {
         stages::prior(args)?;

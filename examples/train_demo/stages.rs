@@ -15,7 +15,7 @@ use unclip::{
     core::{
         self,
         image::to_host,
-        train::{Captioned, EmbeddedCaption, Recipe, Samples, Trainer, Weighting, initialized},
+        train::{Captioned, EmbeddedCaption, Recipe, Samples, TimestepSampler, Trainer, Weighting, initialized},
         weights::write_whole,
     },
     decoder::{DecoderTraining, save_decoder},
@@ -28,7 +28,7 @@ use unclip::{
 };
 
 use super::{
-    Args, config,
+    Args, config, contrast,
     data::{Embedded, Twins, World},
     support::Done,
     tokenizer,
@@ -40,7 +40,7 @@ use crate::demo::{
     split::{held_out_scene, train_scene},
 };
 
-type Fallible<T> = Result<T, Box<dyn Error>>;
+pub type Fallible<T> = Result<T, Box<dyn Error>>;
 
 /// What is shipped is rounded to this; later stages are trained on what is shipped.
 const SHIPPED: Option<FloatDType> = Some(FloatDType::F16);
@@ -55,7 +55,10 @@ pub fn model_folder(args: &Args) -> PathBuf {
 /// CLIP on the world's pictures.
 pub fn clip(args: &Args) -> Done {
     let folder = model_folder(args);
-    let tokenizer = tokenizer::make(&folder.join("tokenizer"))?;
+    let tokenizer = match &args.from {
+        Some(from) => tokenizer::copy(&from.join("tokenizer"), &folder.join("tokenizer"))?,
+        None => tokenizer::make(&folder.join("tokenizer"))?,
+    };
     let config = config::clip(tokenizer.vocabulary_size(), tokenizer.eos_id());
     let processor = ClipImageProcessor::openai(config::SMALL as u32);
     let new = config.init(&args.flags.device[0]);
@@ -80,6 +83,21 @@ pub fn clip(args: &Args) -> Done {
         SHIPPED,
     )?;
     processor.save(&folder.join("feature_extractor"))?;
+    Ok(())
+}
+
+/// Prints how well CLIP tells twins apart.
+pub fn contrast(args: &Args) -> Done {
+    let (text, image) = (
+        shipped(args).text_encoder()?,
+        shipped(args).image_encoder()?,
+    );
+    for (change, share) in contrast::contrast(&text, &image)? {
+        println!(
+            "captions of another {change}: {:.1} % told apart",
+            100.0 * share
+        );
+    }
     Ok(())
 }
 
@@ -204,11 +222,14 @@ pub fn decoder(args: &Args) -> Done {
         side: config::SMALL as u32,
     };
     let mut sheet = DecoderSheet::new(&shipped(args), &process, watched())?;
-    let recipe = DecoderTraining::new(&config, process, Box::new(text), Box::new(image))
-        .with_dropout(0.1, 0.2)
-        // What stands where is decided at high noise, and a short training should learn that first; with
-        // the usual limit of 5 pictures stay grainy for long.
-        .with_weighting(Weighting::MinSnr(50.0));
+    let recipe = DecoderTraining::new(&config, process.clone(), Box::new(text), Box::new(image))
+        .with_dropout(0.25, 0.15)
+        // What stands where is settled at high noise: there errors should count, and be seen often.
+        .with_weighting(Weighting::TruncatedSnr {
+            least: 1.0,
+            most: 5.0,
+        })
+        .with_timesteps(TimestepSampler::loss_aware(process.steps()));
     let run = args.out.join("decoder");
     let trainer = train(args, "decoder", recipe, model, Arc::new(world), |trainer| {
         sheet.make(&config, trainer.averaged(), &run, trainer.step())

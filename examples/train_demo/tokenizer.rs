@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use serde_json::json;
-use unclip::{Result, clip::tokenizer::ClipTokenizer, core};
+use unclip::{Error, Result, clip::tokenizer::ClipTokenizer, core};
 
 use super::config::CONTEXT;
 use crate::demo::{caption::caption, rng::Rng, split::train_scene};
@@ -62,6 +62,18 @@ pub fn make(folder: &Path) -> Result<ClipTokenizer> {
     });
     core::json::write(&folder.join("tokenizer_config.json"), &config)?;
     ClipTokenizer::load(folder)
+}
+
+/// Takes over the tokenizer that given weights know: their rows follow its numbers.
+pub fn copy(from: &Path, to: &Path) -> Result<ClipTokenizer> {
+    std::fs::create_dir_all(to).map_err(|error| Error::io(to, error, "cannot be made"))?;
+    for name in ["vocab.json", "merges.txt", "tokenizer_config.json"] {
+        let path = from.join(name);
+        let hint = "--from takes a checkpoint with its tokenizer";
+        let bytes = std::fs::read(&path).map_err(|error| Error::io(&path, error, hint))?;
+        core::weights::write_whole(&to.join(name), &bytes)?;
+    }
+    ClipTokenizer::load(to)
 }
 
 /// How byte-pair files write each byte: printable ones as themselves, the others moved up.

@@ -14,6 +14,15 @@ pub enum Weighting {
     /// min(SNR, this) / SNR for ε, and what is equal to it for other targets (arXiv 2303.09556);
     /// usually 5.
     MinSnr(f64),
+    /// x₀'s squared error counts SNR times, at least and at most so many (arXiv 2202.00512, which has at
+    /// least once). The lower bound is for what is settled at high noise, such as what stands where: ε hardly
+    /// changes with it there.
+    TruncatedSnr {
+        /// The lower bound.
+        least: f64,
+        /// The upper one.
+        most: f64,
+    },
     /// 1 / (1 + SNR)^this (arXiv 2204.00227); usually 0.5 or 1.
     P2(f64),
 }
@@ -106,12 +115,17 @@ impl DiffusionLoss {
     fn weight(&self, t: usize) -> f64 {
         let bar = self.process.alpha_bars()[t];
         let snr = bar / (1.0 - bar);
-        match (self.weighting, self.process.target) {
-            (Weighting::Even, _) => 1.0,
-            (Weighting::P2(power), _) => (1.0 + snr).powf(-power),
-            (Weighting::MinSnr(limit), Target::Epsilon) => (limit / snr).min(1.0),
-            (Weighting::MinSnr(limit), Target::Sample) => snr.min(limit),
-            (Weighting::MinSnr(limit), Target::Velocity) => snr.min(limit) / (snr + 1.0),
+        // From a factor for x₀'s error to that for the target's.
+        let of_start = |factor: f64| match self.process.target {
+            Target::Epsilon => factor / snr,
+            Target::Sample => factor,
+            Target::Velocity => factor / (snr + 1.0),
+        };
+        match self.weighting {
+            Weighting::Even => 1.0,
+            Weighting::P2(power) => (1.0 + snr).powf(-power),
+            Weighting::MinSnr(limit) => of_start(snr.min(limit)),
+            Weighting::TruncatedSnr { least, most } => of_start(snr.max(least).min(most)),
         }
     }
 
@@ -287,6 +301,63 @@ impl TimestepSampler {
             && own.len() == given.len()
         {
             *own = given;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::{diffusion::BetaSchedule, image::to_host, noise::Noise};
+
+    /// One guess of x₀ counts the same, whichever way a network says it.
+    #[test]
+    fn weights_by_snr_do_not_depend_on_the_target() {
+        let device = Device::flex();
+        let mut noise = Noise::from_seed(1);
+        let mut tensor = || {
+            let values = noise.normal_vec(3 * 8).expect("a small count");
+            Tensor::<2>::from_data(TensorData::new(values, [3, 8]), &device)
+        };
+        let (start, epsilon, slip) = (tensor(), tensor(), tensor() * 0.1);
+        let timesteps = vec![50, 500, 950];
+        for (weighting, expected) in [
+            (Weighting::MinSnr(5.0), [5.0, 0.9696, 0.005_854]),
+            (
+                Weighting::TruncatedSnr {
+                    least: 1.0,
+                    most: 5.0,
+                },
+                [5.0, 1.0, 1.0],
+            ),
+        ] {
+            let squares = to_host(row_means(slip.clone().powi_scalar(2)), "squares").expect("values");
+            for target in [Target::Epsilon, Target::Sample, Target::Velocity] {
+                let process =
+                    Process::new(BetaSchedule::SquaredCosine, 1000, target, Variance::FixedSmall);
+                let loss = DiffusionLoss::new(process.clone(), weighting);
+                let noised = loss.noised(start.clone(), epsilon.clone(), timesteps.clone());
+                let bars = timesteps.iter().map(|t| process.alpha_bars()[*t] as f32);
+                let bars = TensorData::new(bars.collect::<Vec<_>>(), [3, 1]);
+                let bars = Tensor::<2>::from_data(bars, &device);
+                let (signal, sigma) = (bars.clone().sqrt(), (bars * -1.0 + 1.0).sqrt());
+                let guess = start.clone() + slip.clone();
+                let output = match target {
+                    Target::Epsilon => (noised.current.clone() - guess * signal) / sigma,
+                    Target::Sample => guess,
+                    Target::Velocity => (noised.current.clone() * signal - guess) / sigma,
+                };
+                let losses = to_host(loss.losses(output, &noised), "losses").expect("values");
+                for ((loss, square), expected) in losses.iter().zip(&squares).zip(expected) {
+                    let weight = loss / square;
+                    assert!(
+                        (weight / expected - 1.0).abs() < 0.02,
+                        "{weighting:?} {target:?}: {weight} instead of {expected}"
+                    );
+                }
+            }
         }
     }
 }

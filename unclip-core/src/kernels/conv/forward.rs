@@ -179,7 +179,7 @@ impl Convolution<'_> {
 
 /// Output channels that are computed at once: as many as leave registers for three vectors of
 /// pixels.
-struct BlockSize;
+pub(super) struct BlockSize;
 
 impl WithSimd for BlockSize {
     type Output = usize;
@@ -247,7 +247,7 @@ impl Run<'_> {
                     if first == 0 {
                         self.start::<M>(block, run, sums);
                     }
-                    tile.add_run::<S, M>(simd, run, sums);
+                    tile.add_run::<S, M>(simd, run, sums, false);
                 }
                 self.write::<M>(pictures.start + at, block, run, sums);
             }
@@ -282,17 +282,24 @@ impl Run<'_> {
 }
 
 /// Some input channels' share of a run of output pixels.
-struct Tile<'a> {
-    input: &'a [f32],
-    plane: usize,
-    taps: &'a [usize],
-    channels: usize,
-    weights: &'a [f32],
+pub(super) struct Tile<'a> {
+    pub(super) input: &'a [f32],
+    pub(super) plane: usize,
+    pub(super) taps: &'a [usize],
+    pub(super) channels: usize,
+    pub(super) weights: &'a [f32],
 }
 
 impl Tile<'_> {
+    /// Adds to sums of `M` channels, or begins them.
     #[inline(always)]
-    fn add_run<S: Simd, const M: usize>(&self, simd: S, run: usize, sums: &mut [f32]) {
+    pub(super) fn add_run<S: Simd, const M: usize>(
+        &self,
+        simd: S,
+        run: usize,
+        sums: &mut [f32],
+        begin: bool,
+    ) {
         let last = self.taps.iter().max().copied().unwrap_or(0);
         assert!(self.input.len() >= (self.channels - 1) * self.plane + last + run);
         assert!(self.weights.len() >= self.channels * self.taps.len() * M);
@@ -303,9 +310,9 @@ impl Tile<'_> {
             // SAFETY: the vectors end within the run, and what they read was asserted above.
             let count = unsafe {
                 match left {
-                    1 => self.add::<S, M, 1>(simd, at, run, sums),
-                    2 | 4 => self.add::<S, M, 2>(simd, at, run, sums),
-                    _ => self.add::<S, M, 3>(simd, at, run, sums),
+                    1 => self.add::<S, M, 1>(simd, at, run, sums, begin),
+                    2 | 4 => self.add::<S, M, 2>(simd, at, run, sums, begin),
+                    _ => self.add::<S, M, 3>(simd, at, run, sums, begin),
                 }
             };
             at += count * S::F32_LANES;
@@ -323,14 +330,17 @@ impl Tile<'_> {
         at: usize,
         run: usize,
         sums: &mut [f32],
+        begin: bool,
     ) -> usize {
         let mut acc = [[simd.splat_f32s(0.0); N]; M];
         // SAFETY: by the caller, for every pointer below.
         unsafe {
             let sums = sums.as_mut_ptr().add(at);
-            for m in 0..M {
-                for n in 0..N {
-                    acc[m][n] = load(simd, sums.add(m * run + n * S::F32_LANES));
+            if !begin {
+                for m in 0..M {
+                    for n in 0..N {
+                        acc[m][n] = load(simd, sums.add(m * run + n * S::F32_LANES));
+                    }
                 }
             }
             let mut weights = self.weights.as_ptr();

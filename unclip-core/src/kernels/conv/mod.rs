@@ -11,6 +11,7 @@ mod forward;
 mod layout;
 mod shape;
 mod weight_gradient;
+mod winograd;
 
 pub(super) use shape::ConvShape;
 
@@ -18,6 +19,8 @@ pub(super) use shape::ConvShape;
 pub(super) fn forward(x: &[f32], weight: &[f32], bias: &[f32], shape: &ConvShape) -> Vec<f32> {
     if shape.is_bf16 {
         bf16::forward(x, weight, bias, shape)
+    } else if shape.is_winograd() {
+        winograd::forward(x, weight, bias, shape)
     } else {
         forward::forward(x, weight, bias, shape)
     }
@@ -28,6 +31,8 @@ pub(super) fn forward(x: &[f32], weight: &[f32], bias: &[f32], shape: &ConvShape
 pub(super) fn input_gradient(gradient: &[f32], weight: &[f32], shape: &ConvShape) -> Vec<f32> {
     if shape.is_bf16 {
         bf16::input_gradient(gradient, weight, shape)
+    } else if shape.is_winograd() {
+        winograd::input_gradient(gradient, weight, shape)
     } else {
         forward::input_gradient(gradient, weight, shape)
     }
@@ -42,6 +47,8 @@ pub(super) fn weight_gradient(
 ) -> (Vec<f32>, Vec<f32>) {
     if shape.is_bf16 {
         bf16_weights::weight_gradient(x, gradient, shape)
+    } else if shape.is_winograd() {
+        winograd::weight_gradient(x, gradient, shape)
     } else {
         weight_gradient::weight_gradient(x, gradient, shape)
     }

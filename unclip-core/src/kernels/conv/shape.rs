@@ -2,6 +2,7 @@
 
 use burn::tensor::ops::ConvOptions;
 
+use super::winograd;
 use crate::kernels::precision::is_bf16;
 
 /// Sizes of a convolution; pairs are height and width.
@@ -59,6 +60,13 @@ impl ConvShape {
                 && stride == [1, 1]
                 && channels_in.min(channels_out) >= BF16_CHANNELS,
         })
+    }
+
+    /// Whether it has more channels, both ways, than Winograd's convolution needs to be faster.
+    pub(super) fn is_winograd(&self) -> bool {
+        self.kernel == [3, 3]
+            && self.stride == [1, 1]
+            && self.channels_in.min(self.channels_out) >= winograd::CHANNELS
     }
 
     pub(super) fn taps(&self) -> usize {

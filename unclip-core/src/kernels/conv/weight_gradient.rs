@@ -66,7 +66,7 @@ pub(in crate::kernels) fn weight_gradient(
     (unsafe { written(count, compute) }, bias)
 }
 
-struct Lanes;
+pub(super) struct Lanes;
 
 impl WithSimd for Lanes {
     type Output = usize;
@@ -77,7 +77,11 @@ impl WithSimd for Lanes {
 }
 
 /// The gradient as `[b, pixels, width]`, and its sum over all pixels.
-fn transposed(gradient: &[f32], width: usize, shape: &ConvShape) -> (Vec<f32>, Vec<f32>) {
+pub(super) fn transposed(
+    gradient: &[f32],
+    width: usize,
+    shape: &ConvShape,
+) -> (Vec<f32>, Vec<f32>) {
     let (pixels, channels) = (shape.pixels_out(), shape.channels_out);
     let stretches = pixels.div_ceil(STRETCH);
     let tasks = shape.batch * stretches;
@@ -279,21 +283,21 @@ impl Run<'_> {
 }
 
 /// A few rows of a picture, with what is known of the output there.
-struct Band<'a> {
-    input: &'a [f32],
-    pitch: usize,
-    gradient: &'a [f32],
-    gradient_width: usize,
-    rows: usize,
-    width: usize,
-    span: usize,
+pub(super) struct Band<'a> {
+    pub(super) input: &'a [f32],
+    pub(super) pitch: usize,
+    pub(super) gradient: &'a [f32],
+    pub(super) gradient_width: usize,
+    pub(super) rows: usize,
+    pub(super) width: usize,
+    pub(super) span: usize,
 }
 
 impl Band<'_> {
     /// Adds to the sums of `N` vectors of output channels, from `column` of the gradient and `at` of
     /// the sums; gives `N`.
     #[inline(always)]
-    fn add<S: Simd, const M: usize, const N: usize>(
+    pub(super) fn add<S: Simd, const M: usize, const N: usize>(
         &self,
         simd: S,
         offsets: &[usize],

@@ -42,7 +42,7 @@ pub fn prior() -> PriorConfig {
 pub fn decoder() -> DecoderConfig {
     let unet = UNetConfig::new(
         3,
-        6,
+        3,
         vec![24, 48, 96, 144],
         1,
         vec![false, false, true, true],
@@ -72,16 +72,12 @@ pub fn upsampler(number: usize) -> UpsamplerConfig {
 
 /// The scheduler of a stage as diffusers writes it.
 pub fn scheduler_json(stage: &str) -> Value {
-    let (target, variance, range) = match stage {
-        "prior" => ("sample", "fixed_small_log", 5.0),
-        // ε hardly depends on what is shown where the noise is highest, which is where it is settled.
-        "decoder" => ("sample", "learned_range", 1.0),
-        // A small network that is used in few steps does better on what it can see.
-        _ => ("sample", "fixed_small_log", 1.0),
-    };
+    // What stands where is settled where the noise is highest, and there ε hardly depends on it: so all
+    // networks predict x₀, with which small ones also do better in few steps.
+    let range = if stage == "prior" { 5.0 } else { 1.0 };
     json!({
         "_class_name": "UnCLIPScheduler", "beta_schedule": "squaredcos_cap_v2",
-        "num_train_timesteps": 1000, "prediction_type": target, "variance_type": variance,
+        "num_train_timesteps": 1000, "prediction_type": "sample", "variance_type": "fixed_small_log",
         "clip_sample": true, "clip_sample_range": range,
     })
 }

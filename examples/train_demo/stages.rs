@@ -15,7 +15,7 @@ use unclip::{
     core::{
         self,
         image::to_host,
-        train::{Captioned, EmbeddedCaption, Recipe, Samples, TimestepSampler, Trainer, Weighting, initialized},
+        train::{Captioned, EmbeddedCaption, Recipe, Samples, Trainer, Weighting, initialized},
         weights::write_whole,
     },
     decoder::{DecoderTraining, save_decoder},
@@ -222,14 +222,13 @@ pub fn decoder(args: &Args) -> Done {
         side: config::SMALL as u32,
     };
     let mut sheet = DecoderSheet::new(&shipped(args), &process, watched())?;
-    let recipe = DecoderTraining::new(&config, process.clone(), Box::new(text), Box::new(image))
-        .with_dropout(0.25, 0.15)
-        // What stands where is settled at high noise: there errors should count, and be seen often.
+    let recipe = DecoderTraining::new(&config, process, Box::new(text), Box::new(image))
+        .with_dropout(0.3, 0.15)
+        // What stands where is settled at high noise: there errors should count.
         .with_weighting(Weighting::TruncatedSnr {
             least: 1.0,
             most: 5.0,
-        })
-        .with_timesteps(TimestepSampler::loss_aware(process.steps()));
+        });
     let run = args.out.join("decoder");
     let trainer = train(args, "decoder", recipe, model, Arc::new(world), |trainer| {
         sheet.make(&config, trainer.averaged(), &run, trainer.step())

@@ -46,6 +46,7 @@ fn convolutions_agree_with_burns() {
         ([2, 50, 13, 33, 47], [3, 3], [1, 1], [0, 2]),
         ([19, 90, 41, 7, 6], [3, 3], [1, 1], [2, 0]),
         ([1, 12, 33, 5, 210], [3, 3], [1, 1], [1, 0]),
+        ([4, 144, 144, 8, 8], [3, 3], [1, 1], [1, 1]),
     ];
     for (number, ([batch, from, to, height, width], kernel, stride, padding)) in
         cases.into_iter().enumerate()

@@ -333,10 +333,15 @@ mod tests {
                 [5.0, 1.0, 1.0],
             ),
         ] {
-            let squares = to_host(row_means(slip.clone().powi_scalar(2)), "squares").expect("values");
+            let squares =
+                to_host(row_means(slip.clone().powi_scalar(2)), "squares").expect("values");
             for target in [Target::Epsilon, Target::Sample, Target::Velocity] {
-                let process =
-                    Process::new(BetaSchedule::SquaredCosine, 1000, target, Variance::FixedSmall);
+                let process = Process::new(
+                    BetaSchedule::SquaredCosine,
+                    1000,
+                    target,
+                    Variance::FixedSmall,
+                );
                 let loss = DiffusionLoss::new(process.clone(), weighting);
                 let noised = loss.noised(start.clone(), epsilon.clone(), timesteps.clone());
                 let bars = timesteps.iter().map(|t| process.alpha_bars()[*t] as f32);

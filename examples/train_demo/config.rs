@@ -101,10 +101,11 @@ pub fn scheduler(stage: &str) -> Result<Scheduler> {
 /// GPU takes more steps (`--steps`, `--batch`).
 pub fn settings(stage: &str) -> TrainSettings {
     let (steps, batch, rate, every) = match stage {
-        "clip" => (3_000, 64, 1e-3, 250),
+        // A multiple of the twins that stand together.
+        "clip" => (10_000, 72, 1e-3, 500),
         "prior" => (8_000, 128, 6e-4, 250),
         "autoregressive" => (8_000, 128, 6e-4, 250),
-        "decoder" => (80_000, 16, 4e-4, 1_000),
+        "decoder" => (40_000, 16, 5e-4, 1_000),
         "upsampler-256" => (12_000, 16, 5e-4, 500),
         _ => (6_000, 8, 5e-4, 500),
     };

@@ -1,6 +1,8 @@
 //! The convolution and its gradient for the input, which is a convolution as well.
 
 #![allow(unsafe_code)]
+// Indices run over two arrays at once; closures would not be compiled for the vectors' width.
+#![allow(clippy::needless_range_loop)]
 
 use std::ops::Range;
 

@@ -1,6 +1,8 @@
 //! A picture's tiles, and what they are brought to.
 
 #![allow(unsafe_code)]
+// Indices run over two arrays at once; closures would not be compiled for the vectors' width.
+#![allow(clippy::needless_range_loop)]
 
 use pulp::Simd;
 

@@ -1,6 +1,8 @@
 //! The gradients of weights and bias.
 
 #![allow(unsafe_code)]
+// Indices run over two arrays at once; closures would not be compiled for the vectors' width.
+#![allow(clippy::needless_range_loop)]
 
 use std::ops::Range;
 

@@ -127,8 +127,8 @@
 //!
 //! - `flex` (default): pure-Rust CPU backend with SIMD and threads
 //! - `wgpu`, `vulkan`, `metal`, `cuda`, `rocm`: GPUs, with kernel fusion and autotuning
-//! - `wgpu-plain`: `wgpu` without these, to diagnose a driver
-//! - `cuda-without-llvm`: `cuda` built where LLVM cannot be downloaded
+//! - `wgpu-plain`, `cuda-plain`: without these, to diagnose a driver or to start at once
+//! - `cuda-without-llvm`: lets `cuda` be built where LLVM cannot be downloaded
 //! - `ndarray`: a CPU backend Burn has deprecated
 //! - `pytorch`: read `.bin` and `.pt` checkpoints
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -23,18 +23,19 @@ def config(folder):
 
 
 def load(cls, folder):
-    return cls.from_config({"_class_name": cls.__name__, **config(folder)})
+    return cls.from_config({"_class_name": cls.__name__, **config(folder)}).to(torch.get_default_device())
 
 
 def tower(cls, config_cls, folder):
-    return cls(config_cls(**config(folder)))
+    return cls(config_cls(**config(folder))).to(torch.get_default_device())
 
 
 class Stages:
-    def __init__(self, root, batch):
-        self.root, self.batch = root, batch
+    def __init__(self, root, batch, device):
+        self.root, self.batch, self.device = root, batch, device
         betas = 1000
         self.alpha_bar = torch.cos((torch.arange(betas) / betas + 0.008) / 1.008 * torch.pi / 2) ** 2
+        self.alpha_bar = self.alpha_bar.to(device)
 
     def text(self):
         from transformers import CLIPTextConfig, CLIPTextModelWithProjection
@@ -98,6 +99,8 @@ class Stages:
         proj = load(UnCLIPTextProjModel, self.root / "text_proj")
         text, vision = self.text().eval(), self.vision().eval()
         size = unet.config.sample_size
+        scheduler = json.loads((self.root / "decoder_scheduler/scheduler_config.json").read_text())
+        predicts_noise = scheduler["prediction_type"] == "epsilon"
         ids, pixels = self.ids(text), torch.rand(self.batch, 3, size, size) * 2 - 1
 
         def loss():
@@ -111,7 +114,11 @@ class Stages:
                 do_classifier_free_guidance=False,
             )
             x, noise, t = self.noised(pixels)
-            eps, v = unet(x, t, encoder_hidden_states=tokens, class_labels=added).sample.chunk(2, 1)
+            found = unet(x, t, encoder_hidden_states=tokens, class_labels=added).sample
+            target = noise if predicts_noise else pixels
+            if found.shape == target.shape:
+                return F.mse_loss(found, target)
+            eps, v = found.chunk(2, 1)
             # The bound on the variances: a KL of normals, with the mean held.
             a = self.alpha_bar[t].reshape(-1, 1, 1, 1)
             before = self.alpha_bar[(t - 1).clamp(min=0)].reshape(-1, 1, 1, 1)
@@ -121,7 +128,7 @@ class Stages:
             found = (v + 1) / 2 * (most - least) + least
             apart = (noise - eps.detach()) * beta / ((1 - a).sqrt() * (1 - beta).sqrt())
             kl = 0.5 * (found - least - 1 + (least - found).exp() + apart**2 * (-found).exp())
-            return F.mse_loss(eps, noise) + 1e-3 * kl.mean()
+            return F.mse_loss(eps, target) + 1e-3 * kl.mean()
 
         return [unet, proj], loss
 
@@ -147,11 +154,14 @@ def main():
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--bf16", action="store_true", help="forward and loss under autocast")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    torch.set_default_device(args.device)
+    synchronize = torch.cuda.synchronize if args.device.startswith("cuda") else lambda: None
     for name in args.stage.split(","):
-        models, loss = getattr(Stages(args.root, args.batch), name)()
+        models, loss = getattr(Stages(args.root, args.batch, args.device), name)()
         parameters = [p for m in models for p in m.parameters()]
         averages = [p.detach().clone() for p in parameters]
         optimizer = torch.optim.AdamW(parameters, lr=1e-4)
@@ -159,13 +169,14 @@ def main():
         for step in range(args.steps + 2):
             start = time.perf_counter()
             optimizer.zero_grad()
-            with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
+            with torch.autocast(args.device.split(":")[0], torch.bfloat16, enabled=args.bf16):
                 value = loss()
             value.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             with torch.no_grad():
                 torch._foreach_lerp_(averages, [p.detach() for p in parameters], 1e-3)
+            synchronize()
             if step > 1:
                 seconds.append(time.perf_counter() - start)
         median = sorted(seconds)[len(seconds) // 2]

@@ -15,7 +15,7 @@ pub const DEVICES: &[&str] = &[
     "vulkan",
     #[cfg(feature = "metal")]
     "metal",
-    #[cfg(feature = "cuda")]
+    #[cfg(feature = "cuda-plain")]
     "cuda",
     #[cfg(feature = "rocm")]
     "rocm",
@@ -53,7 +53,7 @@ pub fn parse_device(text: &str) -> Result<Device, String> {
         "vulkan" => Ok(Device::vulkan(kind)),
         #[cfg(feature = "metal")]
         "metal" => Ok(Device::metal(kind)),
-        #[cfg(feature = "cuda")]
+        #[cfg(feature = "cuda-plain")]
         "cuda" => Ok(Device::cuda(index)),
         #[cfg(feature = "rocm")]
         "rocm" => Ok(Device::rocm(index)),

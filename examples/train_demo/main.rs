@@ -45,6 +45,10 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     from: Option<PathBuf>,
 
+    /// Make no sheets of the decoder's samples. On a GPU sampling has kernels of its own to compile.
+    #[arg(long)]
+    no_sheets: bool,
+
     #[command(flatten)]
     flags: Flags,
 }

@@ -221,7 +221,10 @@ pub fn decoder(args: &Args) -> Done {
     let world = World {
         side: config::SMALL as u32,
     };
-    let mut sheet = DecoderSheet::new(&shipped(args), &process, watched())?;
+    let mut sheet = match args.no_sheets {
+        true => None,
+        false => Some(DecoderSheet::new(&shipped(args), &process, watched())?),
+    };
     let recipe = DecoderTraining::new(&config, process, Box::new(text), Box::new(image))
         .with_dropout(0.3, 0.15)
         // What stands where is settled at high noise: there errors should count.
@@ -231,7 +234,10 @@ pub fn decoder(args: &Args) -> Done {
         });
     let run = args.out.join("decoder");
     let trainer = train(args, "decoder", recipe, model, Arc::new(world), |trainer| {
-        sheet.make(&config, trainer.averaged(), &run, trainer.step())
+        match &mut sheet {
+            Some(sheet) => sheet.make(&config, trainer.averaged(), &run, trainer.step()),
+            None => Ok(()),
+        }
     })?;
     let folder = model_folder(args);
     let model = trainer.averaged();

@@ -41,7 +41,7 @@ pub fn devices() -> Vec<(String, Device)> {
                 "vulkan".to_owned(),
                 Device::vulkan(unclip::burn::tensor::DeviceKind::DefaultDevice),
             ),
-            #[cfg(feature = "cuda")]
+            #[cfg(feature = "cuda-plain")]
             "cuda" => ("cuda".to_owned(), Device::cuda(0)),
             other => panic!("UNCLIP_TEST_DEVICES: `{other}` is not built in"),
         })

@@ -234,10 +234,10 @@ pub fn decoder(args: &Args) -> Done {
         });
     let run = args.out.join("decoder");
     let trainer = train(args, "decoder", recipe, model, Arc::new(world), |trainer| {
-        match &mut sheet {
-            Some(sheet) => sheet.make(&config, trainer.averaged(), &run, trainer.step()),
-            None => Ok(()),
+        if let Some(sheet) = &mut sheet {
+            sheet.make(&config, trainer.averaged(), &run, trainer.step())?;
         }
+        Ok(())
     })?;
     let folder = model_folder(args);
     let model = trainer.averaged();

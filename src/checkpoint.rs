@@ -47,11 +47,17 @@ const CLASSES: [(&str, &str); 7] = [
 /// Names under which pipelines keep the preprocessing of pictures.
 const IMAGE_PROCESSORS: [&str; 2] = ["feature_extractor", "image_processor"];
 
+/// The decoder's guidance where a job does not say it, as diffusers names the argument. An entry of ours,
+/// which diffusers passes over: checkpoints differ in what suits them.
+const GUIDANCE: &str = "decoder_guidance_scale";
+
 /// An opened folder: its index is read, its components are not.
 pub(crate) struct CheckpointFolder<'a> {
     path: PathBuf,
     /// Components that the index names; null entries are absent.
     components: BTreeMap<String, String>,
+    /// What the index says under [`GUIDANCE`].
+    guidance: Option<f64>,
     builder: &'a Builder,
 }
 
@@ -97,9 +103,16 @@ impl<'a> CheckpointFolder<'a> {
                 ));
             }
         }
+        let guidance = match index.get(GUIDANCE) {
+            None | Some(Value::Null) => None,
+            Some(value) => Some(value.as_f64().ok_or_else(|| {
+                Error::config(index_path.display(), GUIDANCE, value, "expected a number")
+            })?),
+        };
         Ok(Self {
             path: path.to_owned(),
             components,
+            guidance,
             builder,
         })
     }
@@ -215,8 +228,11 @@ impl<'a> CheckpointFolder<'a> {
         let model = self.resident(move |variant, options| {
             load_decoder(&text_proj, &folder, variant, &on, options)
         })?;
-        let stage = DiffusionDecoder::new(&config, model, scheduler.process, &device)?
+        let mut stage = DiffusionDecoder::new(&config, model, scheduler.process, &device)?
             .with_sampler(scheduler.sampler);
+        if let Some(scale) = self.guidance {
+            stage = stage.with_guidance(scale);
+        }
         Ok(Some(Box::new(stage)))
     }
 

@@ -20,6 +20,8 @@ pub const WIDTH: usize = 128;
 pub const CONTEXT: usize = 40;
 /// Side of the decoder's pictures, and of CLIP's.
 pub const SMALL: usize = 64;
+/// The decoder's guidance scale that showed most captions right.
+pub const GUIDANCE: f64 = 4.0;
 
 /// CLIP: 4 blocks over 8 × 8 patches, 3 over tokens.
 pub fn clip(vocabulary: usize, end: u32) -> ClipModelConfig {

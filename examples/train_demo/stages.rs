@@ -310,7 +310,9 @@ fn folder_of(number: usize) -> &'static str {
 /// Writes the schedulers, and model_index.json with the stages that there are.
 pub fn index(args: &Args) -> Done {
     let folder = model_folder(args);
-    let mut index = json!({ "_class_name": "UnCLIPPipeline" });
+    let mut index = json!({
+        "_class_name": "UnCLIPPipeline", "decoder_guidance_scale": config::GUIDANCE,
+    });
     for (name, class) in [
         ("tokenizer", "CLIPTokenizer"),
         ("text_encoder", "CLIPTextModelWithProjection"),
@@ -325,9 +327,11 @@ pub fn index(args: &Args) -> Done {
         if !folder.join(name).is_dir() {
             continue;
         }
-        let library = match class.starts_with("CLIP") {
-            true => "transformers",
-            false => "diffusers",
+        let library = match class {
+            // A class of that pipeline's own.
+            "UnCLIPTextProjModel" => "unclip",
+            _ if class.starts_with("CLIP") => "transformers",
+            _ => "diffusers",
         };
         index[name] = json!([library, class]);
         let stage = name.trim_end_matches("_first");

@@ -177,7 +177,7 @@ impl<'a, K> Job<'a, K> {
         self
     }
 
-    /// The decoder's guidance scale. Default: the stage's (8).
+    /// The decoder's guidance scale. Default: the checkpoint's, or 8.
     ///
     /// As in the reference, guidance is off only if both scales are at most 1; otherwise both
     /// stages are guided, each with its scale.

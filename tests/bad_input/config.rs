@@ -5,7 +5,9 @@ use crate::copy::{Copy, forget, quick, tree};
 use std::fs;
 use std::path::PathBuf;
 use unclip::Error;
+use unclip::Output;
 use unclip::Residency;
+use unclip::Result;
 use unclip::UnClip;
 use unclip::burn::tensor::Device;
 
@@ -127,6 +129,30 @@ fn configurations_that_are_not_supported_are_refused_by_name() {
             "{file} {key}: {error}"
         );
     }
+}
+
+#[test]
+fn a_checkpoint_says_what_guidance_suits_it() {
+    let say = |value: &str| {
+        let copy = Copy::new();
+        copy.edit(
+            "model_index.json",
+            "{",
+            &format!("{{ \"decoder_guidance_scale\": {value},"),
+        );
+        copy
+    };
+    for (value, expected) in [("2.5", 2.5), ("null", 8.0)] {
+        let unclip = say(value).load().unwrap();
+        let guidance = |job: Result<Output>| job.unwrap().settings.decoder.guidance;
+        assert_eq!(guidance(quick(&unclip).run()), expected);
+        assert_eq!(guidance(quick(&unclip).decoder_guidance(3.0).run()), 3.0);
+    }
+    let error = say("\"strong\"").error();
+    assert!(
+        matches!(&error, Error::Config { key, .. } if key == "decoder_guidance_scale"),
+        "{error}"
+    );
 }
 
 #[test]

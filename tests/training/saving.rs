@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use safetensors::SafeTensors;
 use unclip::{
     burn::{
         module::{Module, ModuleVisitor, Param},
@@ -104,6 +105,10 @@ fn clips_read_what_they_wrote() {
         let config = TransformersClipText::load(&folder).unwrap();
         let model = load_text_tower(&folder, None, &device, options).unwrap();
         save_text_tower(&model, &config, &to("text"), None).unwrap();
+        // transformers refuses files that do not say this.
+        let file = std::fs::read(to("text").join("model.safetensors")).unwrap();
+        let (_, header) = SafeTensors::read_metadata(&file).unwrap();
+        assert_eq!(header.metadata().as_ref().unwrap()["format"], "pt");
         let again = TransformersClipText::load(&to("text")).unwrap();
         assert_eq!(format!("{again:?}"), format!("{config:?}"));
         let again = load_text_tower(&to("text"), None, &device, options).unwrap();

@@ -33,6 +33,8 @@ pub struct DiffusionDecoder {
     pub process: Process,
     /// The sampler that is used if a job does not say which.
     pub sampler: Sampler,
+    /// The guidance scale that is used if a job does not say which.
+    pub guidance: f64,
     frame: Frame,
     is_for_inpainting: bool,
     embedding: usize,
@@ -67,6 +69,7 @@ impl DiffusionDecoder {
             model,
             process,
             sampler: Sampler::ancestral(25),
+            guidance: 8.0,
             frame: Frame {
                 size: [config.size; 2],
                 multiple: config.unet.size_multiple(),
@@ -80,6 +83,12 @@ impl DiffusionDecoder {
     /// Uses another sampler if a job does not say which.
     pub fn with_sampler(mut self, sampler: Sampler) -> Self {
         self.sampler = sampler;
+        self
+    }
+
+    /// Uses another guidance scale if a job does not say which. Default: 8, the reference's.
+    pub fn with_guidance(mut self, scale: f64) -> Self {
+        self.guidance = scale;
         self
     }
 
@@ -235,7 +244,7 @@ impl Decoder for DiffusionDecoder {
     fn defaults(&self) -> StageSettings {
         StageSettings {
             sampler: self.sampler,
-            guidance: 8.0,
+            guidance: self.guidance,
         }
     }
 }

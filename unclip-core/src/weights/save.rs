@@ -1,6 +1,7 @@
 //! Writing a module as safetensors, the way [`load`](super::load) reads it.
 
 use std::{
+    collections::HashMap,
     fs::File,
     io::{BufWriter, Write},
     path::Path,
@@ -49,7 +50,9 @@ pub fn save<M: Module>(
         let view = TensorView::new(dtype, shape, data.as_bytes());
         views.push((name.as_str(), view.map_err(|e| failed(e.to_string()))?));
     }
-    let bytes = safetensors::serialize(views, None).map_err(|e| Error::WeightFile {
+    // transformers refuses files that do not say whose layout they have.
+    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let bytes = safetensors::serialize(views, Some(format)).map_err(|e| Error::WeightFile {
         path: path.to_owned(),
         reason: e.to_string(),
     })?;

@@ -127,7 +127,7 @@
 //!
 //! - `flex` (default): pure-Rust CPU backend with SIMD and threads
 //! - `wgpu`, `vulkan`, `metal`, `cuda`, `rocm`: GPUs, with kernel fusion and autotuning
-//! - `wgpu-plain`, `cuda-plain`: without these, to diagnose a driver or to start at once
+//! - `wgpu-plain`, `cuda-plain`: without these, to diagnose a driver or to start sooner
 //! - `cuda-without-llvm`: lets `cuda` be built where LLVM cannot be downloaded
 //! - `ndarray`: a CPU backend Burn has deprecated
 //! - `pytorch`: read `.bin` and `.pt` checkpoints

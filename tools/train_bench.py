@@ -23,19 +23,18 @@ def config(folder):
 
 
 def load(cls, folder):
-    return cls.from_config({"_class_name": cls.__name__, **config(folder)}).to(torch.get_default_device())
+    return cls.from_config({"_class_name": cls.__name__, **config(folder)})
 
 
 def tower(cls, config_cls, folder):
-    return cls(config_cls(**config(folder))).to(torch.get_default_device())
+    return cls(config_cls(**config(folder)))
 
 
 class Stages:
-    def __init__(self, root, batch, device):
-        self.root, self.batch, self.device = root, batch, device
+    def __init__(self, root, batch):
+        self.root, self.batch = root, batch
         betas = 1000
         self.alpha_bar = torch.cos((torch.arange(betas) / betas + 0.008) / 1.008 * torch.pi / 2) ** 2
-        self.alpha_bar = self.alpha_bar.to(device)
 
     def text(self):
         from transformers import CLIPTextConfig, CLIPTextModelWithProjection
@@ -161,7 +160,7 @@ def main():
     torch.set_default_device(args.device)
     synchronize = torch.cuda.synchronize if args.device.startswith("cuda") else lambda: None
     for name in args.stage.split(","):
-        models, loss = getattr(Stages(args.root, args.batch, args.device), name)()
+        models, loss = getattr(Stages(args.root, args.batch), name)()
         parameters = [p for m in models for p in m.parameters()]
         averages = [p.detach().clone() for p in parameters]
         optimizer = torch.optim.AdamW(parameters, lr=1e-4)

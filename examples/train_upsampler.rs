@@ -46,8 +46,10 @@ struct Cli {
 enum Kind {
     /// Nothing but being small.
     None,
-    /// Gaussian blur, as the paper's from 64 to 256.
+    /// Gaussian blur, always the same, as the paper's from 64 to 256.
     Blur,
+    /// Gaussian blur from none to strong. Sharp pictures are then not sharpened again.
+    AnyBlur,
     /// Blur, noise and compression in any order, as the paper's from 256 to 1024.
     Bsr,
 }
@@ -82,6 +84,7 @@ fn run(args: &Cli) -> Done {
         UpsamplerTraining::new(&config, low, process).with_degradation(match args.degradation {
             Kind::None => Degradation::None,
             Kind::Blur => Degradation::Blur,
+            Kind::AnyBlur => Degradation::AnyBlur,
             Kind::Bsr => Degradation::Bsr,
         });
     if let Some(crop) = args.crop {

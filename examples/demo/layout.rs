@@ -28,9 +28,19 @@ pub struct Plan {
 impl Plan {
     /// A random plan.
     pub fn draw(rng: &mut Rng) -> Self {
+        Self::with_shares(rng, 0.3, 0.55)
+    }
+
+    /// A random plan, more often of two or three objects: one picture then teaches more.
+    pub fn draw_busy(rng: &mut Rng) -> Self {
+        Self::with_shares(rng, 0.1, 0.5)
+    }
+
+    /// A plan of one, two or three objects, in shares of `one`, `two` and the rest.
+    fn with_shares(rng: &mut Rng, one: f32, two: f32) -> Self {
         let count = match rng.unit() {
-            x if x < 0.3 => 1,
-            x if x < 0.85 => 2,
+            x if x < one => 1,
+            x if x < one + two => 2,
             _ => 3,
         };
         let related = count > 1 && rng.chance(0.85);

@@ -70,8 +70,12 @@ pub fn split_of(scene: &Scene) -> Split {
 
 /// A scene of a part, the same for a seed on every machine.
 pub fn scene_of(split: Split, seed: u64) -> Scene {
+    planned(split, seed, Plan::draw)
+}
+
+fn planned(split: Split, seed: u64, draw: fn(&mut Rng) -> Plan) -> Scene {
     let mut rng = Rng::new(seed);
-    let mut plan = Plan::draw(&mut rng);
+    let mut plan = draw(&mut rng);
     for tries in 1.. {
         let scene = Scene::of_plan(plan, &mut rng);
         if split_of(&scene) == split {
@@ -79,7 +83,7 @@ pub fn scene_of(split: Split, seed: u64) -> Scene {
         }
         // Keeping the plan keeps relations as common as in all scenes.
         if tries % 100 == 0 {
-            plan = Plan::draw(&mut rng);
+            plan = draw(&mut rng);
         }
     }
     unreachable!("every plan has scenes of both parts")
@@ -88,6 +92,11 @@ pub fn scene_of(split: Split, seed: u64) -> Scene {
 /// A scene that training may see.
 pub fn train_scene(seed: u64) -> Scene {
     scene_of(Split::Train, seed)
+}
+
+/// A scene that training may see, more often of several objects than others.
+pub fn busy_train_scene(seed: u64) -> Scene {
+    planned(Split::Train, seed, Plan::draw_busy)
 }
 
 /// A scene of a combination that training never sees.
@@ -151,6 +160,15 @@ mod tests {
         }
         assert_eq!(seen.len(), 7 + 4 + 3 + 6);
         assert!(seen.values().all(|&count| count > 150), "{seen:?}");
+    }
+
+    #[test]
+    fn busy_scenes_have_more_objects() {
+        let objects = |scene: fn(u64) -> Scene| -> usize {
+            (0..1000).map(|seed| scene(seed).objects.len()).sum()
+        };
+        assert!(objects(busy_train_scene) > objects(train_scene) + 300);
+        assert!((0..1000).all(|seed| !is_held_out(&busy_train_scene(seed))));
     }
 
     #[test]

@@ -24,6 +24,11 @@ use unclip::{
     image::DynamicImage,
 };
 
+/// Every step of every stage takes and gives back the same large blocks; the usual allocator returns them
+/// to the system, which then clears them each time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What an example's `run` gives back.
 pub type Done = Result<(), Box<dyn Error>>;
 

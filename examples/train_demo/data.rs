@@ -21,6 +21,8 @@ use crate::demo::{
 pub struct World {
     /// Side of the pictures.
     pub side: u32,
+    /// The scene of a seed.
+    pub scene: fn(u64) -> Scene,
 }
 
 /// More scenes than any run reads.
@@ -34,7 +36,7 @@ impl Samples for World {
     }
 
     fn get(&self, index: usize, draw: u64) -> Result<Captioned> {
-        let scene = train_scene(index as u64);
+        let scene = (self.scene)(index as u64);
         Ok(Captioned {
             picture: render(&scene, self.side),
             caption: any_caption(&scene, draw),

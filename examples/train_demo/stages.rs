@@ -37,7 +37,7 @@ use super::{
 use crate::demo::{
     caption::full_caption,
     render::render,
-    split::{held_out_scene, train_scene},
+    split::{busy_train_scene, held_out_scene, train_scene},
 };
 
 pub type Fallible<T> = Result<T, Box<dyn Error>>;
@@ -217,15 +217,16 @@ pub fn decoder(args: &Args) -> Done {
         shipped(args).text_encoder()?,
         shipped(args).image_encoder()?,
     );
-    // Captions are worth more here than in the paper: they say what is where.
     let world = World {
         side: config::SMALL as u32,
+        scene: busy_train_scene,
     };
     let mut sheet = match args.no_sheets {
         true => None,
         false => Some(DecoderSheet::new(&shipped(args), &process, watched())?),
     };
     let recipe = DecoderTraining::new(&config, process, Box::new(text), Box::new(image))
+        // Captions are worth more here than in the paper: they say what is where.
         .with_dropout(0.3, 0.15)
         // What stands where is settled at high noise: there errors should count.
         .with_weighting(Weighting::TruncatedSnr {
@@ -269,7 +270,7 @@ pub fn upsampler(args: &Args, number: usize) -> Done {
         Ok(start.upsampler(stage)?.0)
     })?;
     let (degradation, crop) = match number {
-        1 => (Degradation::Blur, 16),
+        1 => (Degradation::AnyBlur, 16),
         _ => (Degradation::Bsr, 32),
     };
     let recipe = UpsamplerTraining::new(&config, low, process)
@@ -277,6 +278,7 @@ pub fn upsampler(args: &Args, number: usize) -> Done {
         .with_crop(crop);
     let world = World {
         side: config.size as u32,
+        scene: train_scene,
     };
     let trainer = train(args, name, recipe, model, Arc::new(world), |_| Ok(()))?;
     let folder = model_folder(args)

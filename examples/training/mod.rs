@@ -8,11 +8,6 @@ mod run;
 mod sheets;
 mod start;
 
-/// Training takes and gives back the same large blocks in every step; the usual allocator returns them to
-/// the system, which then clears them each time.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 pub use codes::Autoregressive;
 pub use own::Own;
 pub use run::Flags;

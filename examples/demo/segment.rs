@@ -265,7 +265,7 @@ mod tests {
             .pixels
             .iter()
             .filter(|&&pixel| pixel == Pixel::Object(0));
-        let expected = 3.1416 * 32.0 * 32.0;
+        let expected = std::f32::consts::PI * 32.0 * 32.0;
         assert!((own.count() as f32 / expected - 1.0).abs() < 0.05);
     }
 }

@@ -12,6 +12,7 @@ use std::{process::ExitCode, time::Instant};
 
 use clap::Parser;
 use support::{Common, Done, StageBars, finish, peak_memory};
+use unclip::prior::{BestOf, NoPrior};
 
 /// Make pictures of a prompt with an unCLIP checkpoint.
 ///
@@ -27,6 +28,11 @@ struct Args {
     /// Pictures of each prompt.
     #[arg(long, default_value_t = 1)]
     images: usize,
+
+    /// Samples of the prior for each picture, of which the one nearest to the text is kept; the paper
+    /// takes 2.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    best_of: usize,
 
     /// Width and height of the finished pictures. Default: what the checkpoint was trained for.
     #[arg(long, num_args = 2, value_names = ["WIDTH", "HEIGHT"])]
@@ -46,8 +52,14 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Done {
     let start = Instant::now();
-    let unclip = args.common.load()?;
+    let mut unclip = args.common.load()?;
     eprintln!("loaded in {:.1} s", start.elapsed().as_secs_f64());
+
+    if args.best_of != 1 {
+        let prior = unclip.replace_prior(Box::new(NoPrior));
+        let prior = prior.ok_or("--best-of needs a checkpoint with a prior")?;
+        unclip.replace_prior(Box::new(BestOf::of(prior, args.best_of)?));
+    }
 
     let mut bars = StageBars::default();
     let job = unclip.texts_to_images(&args.prompts).images(args.images);

@@ -37,6 +37,10 @@ struct Cli {
     #[arg(long, default_value_t = 0.5)]
     caption_dropout: f32,
 
+    /// Noise on the image embeddings, as a share of their size and up to this, against a prior's mistakes.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    embedding_noise: f32,
+
     /// Weigh timesteps by min(SNR, this) / SNR; 5 is usual.
     #[arg(long, value_name = "SNR", group = "weighting")]
     min_snr: Option<f64>,
@@ -81,6 +85,7 @@ fn run(args: &Cli) -> Done {
     let mut sheet = DecoderSheet::of(&start, &process, data.as_ref(), 8)?;
     let recipe = DecoderTraining::new(&config, process, Box::new(encoders.0), Box::new(encoders.1))
         .with_dropout(args.embedding_dropout, args.caption_dropout)
+        .with_embedding_noise(args.embedding_noise)
         .with_timesteps(timesteps)
         .with_weighting(weighting);
     let small = TrainSettings {

@@ -70,6 +70,10 @@ pub fn clip(args: &Args) -> Done {
     let trainer = train(args, "clip", recipe, model, Arc::new(world), |_| Ok(()))?;
     // Averaged weights only help where learning rates stay high; these fell to 0.
     let model = trainer.averaged();
+    let stale = embeddings_file(args);
+    if stale.exists() {
+        std::fs::remove_file(stale)?;
+    }
     save_text_tower(
         &model.text,
         &config.text,
@@ -128,9 +132,14 @@ fn shipped(args: &Args) -> Start {
     }
 }
 
+/// Where the embeddings of the present CLIP are kept.
+fn embeddings_file(args: &Args) -> PathBuf {
+    args.out.join("embeddings.f32")
+}
+
 /// Embeddings of the first scenes, computed once.
 fn embeddings(args: &Args) -> Fallible<Arc<Vec<Vec<f32>>>> {
-    let path = args.out.join("embeddings.f32");
+    let path = embeddings_file(args);
     if !path.exists() {
         let encoder = shipped(args).image_encoder()?;
         let style = "embedding scenes {bar:40} {pos}/{len} {elapsed} (left {eta})";
@@ -228,6 +237,8 @@ pub fn decoder(args: &Args) -> Done {
     let recipe = DecoderTraining::new(&config, process, Box::new(text), Box::new(image))
         // Captions are worth more here than in the paper: they say what is where.
         .with_dropout(0.3, 0.15)
+        // And more than an embedding that a prior made up.
+        .with_embedding_noise(1.0)
         // What stands where is settled at high noise: there errors should count.
         .with_weighting(Weighting::TruncatedSnr {
             least: 1.0,

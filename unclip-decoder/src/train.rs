@@ -32,6 +32,7 @@ pub struct DecoderTraining {
     is_for_inpainting: bool,
     embedding_dropout: f32,
     caption_dropout: f32,
+    embedding_noise: f32,
 }
 
 /// A picture with its noise and what the decoder is told.
@@ -66,6 +67,7 @@ impl DecoderTraining {
             is_for_inpainting: config.unet.in_channels > 3,
             embedding_dropout: 0.1,
             caption_dropout: 0.5,
+            embedding_noise: 0.0,
         }
     }
 
@@ -84,6 +86,16 @@ impl DecoderTraining {
     /// Shares of the samples without image embedding and without caption. Default: 0.1 and 0.5.
     pub fn with_dropout(mut self, embedding: f32, caption: f32) -> Self {
         (self.embedding_dropout, self.caption_dropout) = (embedding, caption);
+        self
+    }
+
+    /// Adds Gaussian noise to the image embeddings, of a standard deviation between 0 and `most` times
+    /// the root mean square of an embedding's values, drawn for each sample. Default: 0, as in the paper.
+    ///
+    /// Training sees the embeddings of its pictures, sampling those that a prior makes up. A decoder
+    /// that knew only exact ones believes a prior's mistakes over the caption.
+    pub fn with_embedding_noise(mut self, most: f32) -> Self {
+        self.embedding_noise = most;
         self
     }
 
@@ -122,6 +134,18 @@ impl DecoderTraining {
     }
 }
 
+/// Adds noise of up to `most` times the root mean square of the values.
+fn disturb(embedding: &mut [f32], most: f32, noise: &mut Noise) -> Result<()> {
+    let square: f32 = embedding.iter().map(|v| v * v).sum();
+    let size = (square / embedding.len() as f32).sqrt();
+    let deviation = most * noise.uniform_vec(1)[0] * size;
+    let drawn = noise.normal_vec(embedding.len())?;
+    for (value, drawn) in embedding.iter_mut().zip(drawn) {
+        *value += deviation * drawn;
+    }
+    Ok(())
+}
+
 fn unpoisoned<T>(lock: &mut Mutex<T>) -> &mut T {
     lock.get_mut()
         .unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -143,7 +167,12 @@ impl Recipe for DecoderTraining {
         };
         let has_image = keeps(noise.uniform_vec(count), self.embedding_dropout);
         let has_caption = keeps(noise.uniform_vec(count), self.caption_dropout);
-        let (embeddings, texts) = self.encode(&samples, &has_caption)?;
+        let (mut embeddings, texts) = self.encode(&samples, &has_caption)?;
+        if self.embedding_noise > 0.0 {
+            for embedding in &mut embeddings {
+                disturb(embedding, self.embedding_noise, noise)?;
+            }
+        }
         let mut examples = Vec::with_capacity(count);
         for (((sample, embedding), text), has_image) in
             samples.iter().zip(embeddings).zip(texts).zip(has_image)
@@ -261,7 +290,26 @@ fn known_pixels(size: usize, uniform: Vec<f32>) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
-    use super::known_pixels;
+    use unclip_core::noise::Noise;
+
+    use super::{disturb, known_pixels};
+
+    #[test]
+    fn noise_is_as_large_as_the_embedding_at_most() {
+        let mut noise = Noise::from_seed(1);
+        let clean = [3.0, -3.0, 3.0, -3.0];
+        let mut sum = 0.0;
+        for _ in 0..4_000 {
+            let mut embedding = clean;
+            disturb(&mut embedding, 0.5, &mut noise).unwrap();
+            let changes = embedding.iter().zip(clean).map(|(a, b)| (a - b) * (a - b));
+            sum += changes.sum::<f32>();
+        }
+        // The mean of (u × 0.5 × 3)², u being even between 0 and 1.
+        let expected = 0.5 * 0.5 * 9.0 / 3.0;
+        let found = sum / 16_000.0;
+        assert!((found / expected - 1.0).abs() < 0.05, "{found} {expected}");
+    }
 
     #[test]
     fn what_is_painted_is_a_rectangle_or_all() {

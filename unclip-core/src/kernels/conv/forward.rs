@@ -4,12 +4,10 @@
 // Loops over registers, which are arrays of arrays, read best with indices.
 #![allow(clippy::needless_range_loop)]
 
-use std::ops::Range;
-
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::{ConvShape, layout::Layout};
+use super::{ConvShape, layout::Layout, part::Part};
 use crate::kernels::{
     scratch::{Scratch, Shared, copy, written},
     simd::{dispatch, load, store},
@@ -95,13 +93,6 @@ struct Convolution<'a> {
     taps: usize,
 }
 
-/// What a thread does at once: some rows of some pictures, for some blocks of output channels.
-struct Part {
-    pictures: Range<usize>,
-    rows: Range<usize>,
-    blocks: Range<usize>,
-}
-
 impl Convolution<'_> {
     fn run(self, weight: &(dyn Fn(usize, usize, usize) -> f32 + Sync)) -> Vec<f32> {
         let block = dispatch(BlockSize);
@@ -143,8 +134,7 @@ impl Convolution<'_> {
         packed
     }
 
-    /// How the work is divided. An output's value is the same however that is, since each is
-    /// computed in one part and in the same order.
+    /// How the work is divided: into bands that fit, and small pictures together.
     fn parts(&self, block: usize) -> Vec<Part> {
         let wanted = 2 * rayon::current_num_threads();
         let height = self.output[0];
@@ -158,22 +148,8 @@ impl Convolution<'_> {
                 .clamp(1, self.batch.div_ceil(wanted)),
             _ => 1,
         };
-        let tasks = self.batch.div_ceil(together) * bands;
-        let blocks = self.to.div_ceil(block);
-        let share = blocks.div_ceil(wanted.div_ceil(tasks).min(blocks));
-        let mut parts = Vec::new();
-        for picture in (0..self.batch).step_by(together) {
-            for row in (0..height).step_by(rows) {
-                for first in (0..blocks).step_by(share) {
-                    parts.push(Part {
-                        pictures: picture..(picture + together).min(self.batch),
-                        rows: row..(row + rows).min(height),
-                        blocks: first..(first + share).min(blocks),
-                    });
-                }
-            }
-        }
-        parts
+        let pictures = [self.batch, together];
+        Part::all(pictures, [height, rows], self.to.div_ceil(block), wanted)
     }
 }
 

@@ -9,6 +9,7 @@ mod bf16;
 mod bf16_weights;
 mod forward;
 mod layout;
+mod part;
 mod shape;
 mod weight_gradient;
 mod winograd;

@@ -4,8 +4,6 @@
 // Indices run over two arrays at once; closures would not be compiled for the vectors' width.
 #![allow(clippy::needless_range_loop)]
 
-use std::ops::Range;
-
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -13,6 +11,7 @@ use super::{
     super::{
         ConvShape,
         forward::{BlockSize, Tile},
+        part::Part,
     },
     TILE, kernel_transform,
     tiles::{Grid, back},
@@ -87,13 +86,6 @@ struct Convolution<'a> {
     output: [usize; 2],
 }
 
-/// What a thread does at once: some rows of tiles of some pictures, for some blocks of output channels.
-struct Part {
-    pictures: Range<usize>,
-    rows: Range<usize>,
-    blocks: Range<usize>,
-}
-
 impl Convolution<'_> {
     fn run(self, kernel: &(dyn Fn(usize, usize) -> [f32; 9] + Sync)) -> Vec<f32> {
         let block = dispatch(BlockSize);
@@ -132,8 +124,7 @@ impl Convolution<'_> {
         packed
     }
 
-    /// How the work is divided. An output's value is the same however that is, since each is computed in
-    /// one part and in the same order.
+    /// How the work is divided: into rows of tiles that fit, and small pictures together.
     fn parts(&self, block: usize) -> Vec<Part> {
         let wanted = 2 * rayon::current_num_threads();
         let height = self.grid.tiles[0];
@@ -144,22 +135,8 @@ impl Convolution<'_> {
             true => (fitting / (height * self.grid.pitch())).clamp(1, self.batch.div_ceil(wanted)),
             false => 1,
         };
-        let tasks = self.batch.div_ceil(together) * height.div_ceil(rows);
-        let blocks = self.to.div_ceil(block);
-        let share = blocks.div_ceil(wanted.div_ceil(tasks).min(blocks));
-        let mut parts = Vec::new();
-        for picture in (0..self.batch).step_by(together) {
-            for row in (0..height).step_by(rows) {
-                for first in (0..blocks).step_by(share) {
-                    parts.push(Part {
-                        pictures: picture..(picture + together).min(self.batch),
-                        rows: row..(row + rows).min(height),
-                        blocks: first..(first + share).min(blocks),
-                    });
-                }
-            }
-        }
-        parts
+        let pictures = [self.batch, together];
+        Part::all(pictures, [height, rows], self.to.div_ceil(block), wanted)
     }
 }
 

@@ -4,9 +4,11 @@
 //! cargo run --release --example judge_demo -- --seed 1 --rows diffusion-prior,caption-only
 //! ```
 
-#[path = "demo/mod.rs"]
+#[path = "../demo/mod.rs"]
 mod demo;
+#[path = "../support/mod.rs"]
 mod support;
+mod tables;
 
 use std::{
     collections::HashMap,
@@ -26,7 +28,7 @@ use demo::{
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
-use support::{Common, Done, demo_model, finish, wilson};
+use support::{Common, Done, demo_model, finish};
 use unclip::{
     UnClip,
     core::weights::LoadOptions,
@@ -39,7 +41,7 @@ use unclip::{
 /// A row is a way to make pictures: a prior or a stand-in of the paper's ablations, or another
 /// guidance. Each row's captions and seeds are the same, half of them of combinations that training
 /// never saw. Verdicts are kept as they come in OUT/verdicts.jsonl: the same command goes on where it
-/// was stopped. The table, in Markdown with 95 % intervals (Wilson), is in OUT/judged.md too.
+/// was stopped. Tables in Markdown, with 95 % intervals (Wilson), are in OUT/judged.md too.
 #[derive(Parser, Debug)]
 #[command(version)]
 struct Args {
@@ -221,34 +223,33 @@ fn run(args: &Args) -> Done {
                     let name = format!("{}-{kind}-{:04}.png", task.row, task.number);
                     picture.save(args.common.out.join(name))?;
                 }
-                let verdict = judge(&picture, &case.request);
                 let judged = Judged {
                     task: *task,
                     caption: case.caption,
-                    verdict,
+                    verdict: judge(&picture, &case.request),
                 };
                 writeln!(file, "{}", serde_json::to_string(&judged)?)?;
-                verdicts.insert(*task, verdict);
+                verdicts.insert(*task, judged);
             }
             bar.inc(tasks.len() as u64);
         }
         bar.finish();
     }
-    let table = table(args, &verdicts);
-    fs::write(args.common.out.join("judged.md"), &table)?;
-    print!("{table}");
+    let tables = tables::tables(&args.rows, &verdicts);
+    fs::write(args.common.out.join("judged.md"), &tables)?;
+    print!("{tables}");
     Ok(())
 }
 
 /// Verdicts of earlier runs; a line that was cut off is judged again.
-fn read(path: &Path) -> Result<HashMap<Task, Verdict>, Box<dyn std::error::Error>> {
+fn read(path: &Path) -> Result<HashMap<Task, Judged>, Box<dyn std::error::Error>> {
     let mut verdicts = HashMap::new();
     if !path.exists() {
         return Ok(verdicts);
     }
     for line in BufReader::new(File::open(path)?).lines() {
         if let Ok(judged) = serde_json::from_str::<Judged>(&line?) {
-            verdicts.insert(judged.task, judged.verdict);
+            verdicts.insert(judged.task, judged);
         }
     }
     Ok(verdicts)
@@ -314,41 +315,4 @@ fn pictures(
         job.without_upsampling()
     };
     Ok(job.run()?.images)
-}
-
-fn table(args: &Args, verdicts: &HashMap<Task, Verdict>) -> String {
-    let mut lines = vec![
-        "| row | captions | pictures | object | colour | size | relation | all |".to_owned(),
-        "|---|---|---|---|---|---|---|---|".to_owned(),
-    ];
-    for row in &args.rows {
-        for (is_held_out, kind) in [(false, "seen"), (true, "held out")] {
-            let fits = |task: &Task| task.row == *row && task.is_held_out == is_held_out;
-            let of_row = verdicts.iter().filter(|(task, _)| fits(task));
-            let of_row: Vec<Verdict> = of_row.map(|(_, verdict)| *verdict).collect();
-            if of_row.is_empty() {
-                continue;
-            }
-            let share = |holds: fn(&Verdict) -> bool| {
-                let (count, of) = (of_row.iter().filter(|v| holds(v)).count(), of_row.len());
-                let (low, high) = wilson(count as f64, of as f64);
-                let percent = |x: f64| 100.0 * x;
-                let share = percent(count as f64 / of as f64);
-                format!("{share:.1} ({:.1} to {:.1})", percent(low), percent(high))
-            };
-            let shares = [
-                share(|v| v.object),
-                share(|v| v.colour),
-                share(|v| v.size),
-                share(|v| v.relation),
-                share(|v| v.all),
-            ];
-            let (name, count) = (row.name(), of_row.len());
-            lines.push(format!(
-                "| {name} | {kind} | {count} | {} |",
-                shares.join(" | ")
-            ));
-        }
-    }
-    lines.join("\n") + "\n"
 }

@@ -37,7 +37,8 @@ struct Cli {
     #[arg(long, default_value_t = 0.5)]
     caption_dropout: f32,
 
-    /// Noise on the image embeddings, as a share of their size and up to this, against a prior's mistakes.
+    /// Noise on the image embeddings beside captions, as a share of their size and up to this, against a
+    /// prior's mistakes.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     embedding_noise: f32,
 

@@ -236,7 +236,7 @@ pub fn decoder(args: &Args) -> Done {
     };
     let recipe = DecoderTraining::new(&config, process, Box::new(text), Box::new(image))
         // Captions are worth more here than in the paper: they say what is where.
-        .with_dropout(0.3, 0.15)
+        .with_dropout(0.3, 0.25)
         // And more than an embedding that a prior made up.
         .with_embedding_noise(1.0)
         // What stands where is settled at high noise: there errors should count.

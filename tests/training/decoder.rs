@@ -6,7 +6,8 @@ use unclip::{
     core::{
         diffusion::{BetaSchedule, Process, Target, Variance},
         nn::UNetConfig,
-        train::{TimestepSampler, TrainSettings, Weighting, initialized},
+        noise::Noise,
+        train::{Recipe, TimestepSampler, TrainSettings, Weighting, initialized},
     },
     decoder::{DecoderConfig, DecoderModel, DecoderTraining, TextProjectionConfig},
     image::{DynamicImage, imageops},
@@ -113,4 +114,21 @@ fn gradients_are_the_losses() {
             .with_dropout(0.5, 0.5);
         check_gradients(recipe, model.clone(), discs(4, 16));
     }
+}
+
+#[test]
+fn embeddings_without_a_caption_stay_exact() {
+    let losses = |noise: f32, caption_dropout: f32| {
+        let mut recipe = recipe(3)
+            .with_dropout(0.0, caption_dropout)
+            .with_embedding_noise(noise);
+        let examples = recipe
+            .prepare(discs(4, 16), &mut Noise::from_seed(1))
+            .unwrap();
+        let examples: Vec<_> = examples.iter().collect();
+        let losses = recipe.loss(&model(3, &[]), &examples, &Device::flex());
+        losses.unwrap().into_data().try_to_vec::<f32>().unwrap()
+    };
+    assert_eq!(losses(0.0, 1.0), losses(1.0, 1.0));
+    assert_ne!(losses(0.0, 0.0), losses(1.0, 0.0));
 }

@@ -89,11 +89,13 @@ impl DecoderTraining {
         self
     }
 
-    /// Adds Gaussian noise to the image embeddings, of a standard deviation between 0 and `most` times
-    /// the root mean square of an embedding's values, drawn for each sample. Default: 0, as in the paper.
+    /// Adds Gaussian noise to the image embeddings of samples that keep their caption, of a standard
+    /// deviation between 0 and `most` times the root mean square of an embedding's values, drawn for each.
+    /// Default: 0, as in the paper.
     ///
     /// Training sees the embeddings of its pictures, sampling those that a prior makes up. A decoder
-    /// that knew only exact ones believes a prior's mistakes over the caption.
+    /// that knew only exact ones believes a prior's mistakes over the caption. Where there is no caption
+    /// the embedding is all there is to believe, so it stays exact.
     pub fn with_embedding_noise(mut self, most: f32) -> Self {
         self.embedding_noise = most;
         self
@@ -169,7 +171,8 @@ impl Recipe for DecoderTraining {
         let has_caption = keeps(noise.uniform_vec(count), self.caption_dropout);
         let (mut embeddings, texts) = self.encode(&samples, &has_caption)?;
         if self.embedding_noise > 0.0 {
-            for embedding in &mut embeddings {
+            let captioned = embeddings.iter_mut().zip(&has_caption);
+            for (embedding, _) in captioned.filter(|(_, has_caption)| **has_caption) {
                 disturb(embedding, self.embedding_noise, noise)?;
             }
         }

@@ -11,6 +11,9 @@
 //! Results do not depend on the number of threads: work is divided into parts that are computed
 //! whole, and sums over parts are taken in a fixed order. Training relies on it to resume exactly.
 
+// The ways back stand beside the ways there, and only training takes them.
+#![cfg_attr(not(feature = "train"), allow(dead_code))]
+
 #[cfg(feature = "flex")]
 mod activation;
 #[cfg(feature = "flex")]

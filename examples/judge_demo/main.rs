@@ -30,7 +30,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use support::{Common, Done, demo_model, finish};
 use unclip::{
-    UnClip,
+    Job, UnClip,
     core::weights::LoadOptions,
     image::{DynamicImage, RgbImage},
     prior::{BestOf, NoPrior, TextAsImage, load_autoregressive_prior},
@@ -85,6 +85,8 @@ enum Row {
     TextAsImage,
     /// The embedding of the scene's rendering: what a perfect prior would give.
     TrueEmbedding,
+    /// That embedding without the caption: variations of the rendering.
+    EmbeddingOnly,
     /// The autoregressive prior.
     AutoregressivePrior,
     /// The diffusion prior.
@@ -102,11 +104,12 @@ enum Row {
 }
 
 impl Row {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Rendered,
         Self::CaptionOnly,
         Self::TextAsImage,
         Self::TrueEmbedding,
+        Self::EmbeddingOnly,
         Self::AutoregressivePrior,
         Self::DiffusionPrior,
         Self::BestOfTwo,
@@ -291,28 +294,35 @@ fn pictures(
     if row == Row::Rendered {
         return Ok(cases.iter().map(|case| case.rendering.clone()).collect());
     }
+    let renderings = cases.iter().map(|case| case.rendering.clone().into());
+    if row == Row::EmbeddingOnly {
+        let job = settled(unclip.variations_of(renderings), row, first, args)?;
+        return Ok(job.run()?.images);
+    }
     let captions: Vec<_> = cases.iter().map(|case| case.caption.clone()).collect();
-    let job = unclip.texts_to_images(&captions);
-    let job = if row == Row::TrueEmbedding {
-        let renderings: Vec<DynamicImage> = cases
-            .iter()
-            .map(|case| case.rendering.clone().into())
-            .collect();
-        job.image_embeddings(unclip.image_encoder()?.encode_images(&renderings)?)
-    } else {
-        job
-    };
+    let mut job = unclip.texts_to_images(&captions);
+    if row == Row::TrueEmbedding {
+        let renderings: Vec<DynamicImage> = renderings.collect();
+        job = job.image_embeddings(unclip.image_encoder()?.encode_images(&renderings)?);
+    }
+    Ok(settled(job, row, first, args)?.run()?.images)
+}
+
+/// A job with the row's settings.
+fn settled<'a, K>(
+    job: Job<'a, K>,
+    row: Row,
+    first: Task,
+    args: &Args,
+) -> Result<Job<'a, K>, Box<dyn std::error::Error>> {
     let job = args.common.apply(job)?;
-    let job =
-        job.seed(args.common.seed.unwrap_or(0) ^ first.number ^ u64::from(first.is_held_out) << 20);
-    let job = match row.guidance().or(args.guidance) {
-        Some(guidance) => job.decoder_guidance(guidance),
-        None => job,
-    };
-    let job = if args.full_size {
-        job
-    } else {
-        job.without_upsampling()
-    };
-    Ok(job.run()?.images)
+    let seed = args.common.seed.unwrap_or(0);
+    let mut job = job.seed(seed ^ first.number ^ u64::from(first.is_held_out) << 20);
+    if let Some(guidance) = row.guidance().or(args.guidance) {
+        job = job.decoder_guidance(guidance);
+    }
+    if !args.full_size {
+        job = job.without_upsampling();
+    }
+    Ok(job)
 }

@@ -13,7 +13,7 @@ use std::{fmt::Write, ops::ControlFlow, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use support::{Bar, Common, Done, bar_chart, finish, read_lines, read_lists, shipped, wilson};
+use support::{Bar, Common, Done, bar_chart, demo_model, finish, read_lines, read_lists, wilson};
 use unclip::{
     Stage,
     clip::ClipEncoders,
@@ -44,7 +44,8 @@ struct Args {
     #[arg(long, default_value_t = 4)]
     batch: usize,
 
-    /// Folder of a CLIP with both towers that judges; better not the one the model is built on.
+    /// Folder of a CLIP with both towers that judges; better not the one the model is built on. Default: the
+    /// demo model, which is that one and only knows its own pictures.
     #[arg(long, value_name = "DIR")]
     judge: Option<PathBuf>,
 
@@ -65,10 +66,7 @@ fn run(args: &Args) -> Done {
     if let Some((name, _)) = attributes.iter().find(|(_, captions)| captions.len() < 2) {
         return Err(format!("attribute `{name}` needs at least two captions").into());
     }
-    let judge = args.judge.clone().unwrap_or_else(|| {
-        eprintln!("no --judge: using the tests' tiny CLIP, whose judgement means nothing");
-        shipped("clip_full_quick_gelu")
-    });
+    let judge = args.judge.clone().unwrap_or_else(demo_model);
     let options = LoadOptions {
         precision: args.common.dtype.into(),
         ..LoadOptions::default()

@@ -10,7 +10,7 @@ mod support;
 use std::{error::Error, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use support::{DEVICES, Dtype, parse_device};
+use support::{DEVICES, Dtype, demo_model, finish, parse_device};
 use unclip::{
     burn::tensor::Device,
     clip::{ClipEncoders, Match, PHOTO_TEMPLATES},
@@ -23,8 +23,8 @@ use unclip::{
 /// For each picture it prints the captions (or classes), the best first: the cosine of the two
 /// embeddings, and how likely each is if one of the list is right.
 ///
-/// Without --clip the tiny CLIP of the project's tests is used. Its weights are random: it shows
-/// that everything works, and its ranking means nothing.
+/// Without --clip the demo model's is used, which knows captions like "a small red cube on top of a large
+/// blue cylinder" and pictures of such things, and nothing else.
 #[derive(Parser, Debug)]
 #[command(version)]
 struct Args {
@@ -55,7 +55,7 @@ struct Args {
     templates: Vec<String>,
 
     /// Folder of the CLIP: config.json of a CLIPModel, its weights, its tokenizer's files and
-    /// preprocessor_config.json.
+    /// preprocessor_config.json. Or that of a pipeline with both encoders. Default: the demo model.
     #[arg(long, value_name = "DIR")]
     clip: Option<PathBuf>,
 
@@ -73,18 +73,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            let mut source = error.source();
-            while let Some(cause) = source {
-                eprintln!("  because: {cause}");
-                source = cause.source();
-            }
-            ExitCode::FAILURE
-        }
-    }
+    finish(run(&Args::parse()))
 }
 
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {
@@ -97,14 +86,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         precision: args.dtype.into(),
         ..LoadOptions::default()
     };
-    let shipped = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/fixtures/checkpoints/clip_full_quick_gelu"
-    );
-    let folder = args.clip.clone().unwrap_or_else(|| {
-        eprintln!("no --clip: using the tests' tiny one, whose ranking means nothing");
-        shipped.into()
-    });
+    let folder = args.clip.clone().unwrap_or_else(demo_model);
     let clip = ClipEncoders::load(&folder, args.variant.as_deref(), &args.device, options)?;
     let matcher = clip.matcher();
 

@@ -14,6 +14,10 @@ use clap::Parser;
 use support::{Common, Done, StageBars, finish, peak_memory};
 use unclip::prior::{BestOf, NoPrior};
 
+/// A small model is not sure of itself: with three solids half of its pictures are right. CLIP finds one
+/// of these.
+const DEMO_CANDIDATES: usize = 4;
+
 /// Make pictures of a prompt with an unCLIP checkpoint.
 ///
 /// Without --checkpoint the demo model is used, which knows a world of coloured cubes, spheres,
@@ -64,6 +68,9 @@ fn run(args: &Args) -> Done {
     let mut bars = StageBars::default();
     let job = unclip.texts_to_images(&args.prompts).images(args.images);
     let mut job = args.common.apply(job)?.on_step(|step| bars.show(step));
+    if args.common.candidates.is_none() && args.common.checkpoint.is_none() {
+        job = job.candidates(DEMO_CANDIDATES);
+    }
     if let Some([width, height]) = args.size.as_deref() {
         job = job.size(*width, *height);
     }

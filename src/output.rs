@@ -32,6 +32,9 @@ pub struct Settings {
     pub negative_prompt: String,
     /// Pictures of each prompt.
     pub images: usize,
+    /// Pictures made for each that was kept.
+    #[serde(default = "one")]
+    pub candidates: usize,
     /// Seed of the noise; none if noise of one's own was given.
     pub seed: Option<u64>,
     /// The prior's settings; none if image embeddings were given.
@@ -45,6 +48,11 @@ pub struct Settings {
     pub details: serde_json::Value,
 }
 
+/// Candidates in settings written before there were any.
+fn one() -> usize {
+    1
+}
+
 /// The pictures of a job, with what lies between the stages.
 #[derive(Debug)]
 pub struct Output {
@@ -56,6 +64,9 @@ pub struct Output {
     pub small: Tensor<4>,
     /// The image embeddings the decoder was given, `[b, d]`.
     pub image_embeddings: Tensor<2>,
+    /// Cosine of each picture's CLIP embedding, at the decoder's size, with what it was chosen for;
+    /// empty without [`candidates`](crate::Job::candidates).
+    pub similarities: Vec<f32>,
     /// How it was made.
     pub settings: Settings,
 }

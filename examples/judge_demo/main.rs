@@ -93,6 +93,8 @@ enum Row {
     DiffusionPrior,
     /// The better of two samples of it.
     BestOfTwo,
+    /// The diffusion prior, and of four pictures the one that CLIP finds nearest to the caption.
+    Candidates4,
     /// Decoder guidance 1.
     Guidance1,
     /// Decoder guidance 2.
@@ -104,7 +106,7 @@ enum Row {
 }
 
 impl Row {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Rendered,
         Self::CaptionOnly,
         Self::TextAsImage,
@@ -113,6 +115,7 @@ impl Row {
         Self::AutoregressivePrior,
         Self::DiffusionPrior,
         Self::BestOfTwo,
+        Self::Candidates4,
         Self::Guidance1,
         Self::Guidance2,
         Self::Guidance4,
@@ -320,6 +323,9 @@ fn settled<'a, K>(
     let mut job = job.seed(seed ^ first.number ^ u64::from(first.is_held_out) << 20);
     if let Some(guidance) = row.guidance().or(args.guidance) {
         job = job.decoder_guidance(guidance);
+    }
+    if row == Row::Candidates4 {
+        job = job.candidates(4);
     }
     if !args.full_size {
         job = job.without_upsampling();

@@ -87,6 +87,11 @@ pub struct Common {
     #[arg(long, value_delimiter = ',', value_name = "SCALE[,SCALE]")]
     pub guidance: Vec<f64>,
 
+    /// Make so many pictures for each one and keep the one that CLIP finds nearest to the prompt (without
+    /// a prompt, to the picture given). Default: 4 for text_to_image with the demo model, else 1.
+    #[arg(long, value_name = "N")]
+    pub candidates: Option<usize>,
+
     /// Stop after the decoder, at 64 × 64 pixels.
     #[arg(long)]
     pub small: bool,
@@ -107,13 +112,6 @@ pub struct Common {
     /// Folder the pictures go to; it is made.
     #[arg(long, value_name = "DIR", default_value = "out")]
     pub out: PathBuf,
-}
-
-/// A checkpoint of the project's tests.
-pub fn shipped(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures/checkpoints")
-        .join(name)
 }
 
 /// The demo model, which comes with the repository.
@@ -187,6 +185,9 @@ impl Common {
             [prior, decoder, ..] => job.prior_guidance(prior).decoder_guidance(decoder),
             [] => job,
         };
+        if let Some(candidates) = self.candidates {
+            job = job.candidates(candidates);
+        }
         match self.small {
             true => job.without_upsampling(),
             false => job,

@@ -11,7 +11,7 @@ use unclip_core::{
     stage::{Canvas, Caption, Conditioning, Run, Stage, StageSettings, Step, TextEncoding, report},
 };
 
-use super::{job::Plan, knobs::Stages};
+use super::{candidates::Kept, job::Plan, knobs::Stages};
 use crate::{Output, Settings, UnClip};
 
 pub(super) struct Chain<'a> {
@@ -19,6 +19,8 @@ pub(super) struct Chain<'a> {
     pub stages: Stages,
     pub negative_prompt: String,
     pub is_batched: bool,
+    /// Pictures the decoder makes for each that is kept.
+    pub candidates: usize,
     /// x_T of prior, decoder and first upsampler.
     pub latents: [Option<TensorData>; 3],
     pub noise: Noise,
@@ -52,9 +54,10 @@ impl Chain<'_> {
     /// Runs every stage.
     pub(super) fn make(mut self, plan: Plan, images: usize, settings: Settings) -> Result<Output> {
         self.noise.share_rows(plan.shares_noise);
-        let encoded = self.encode(&plan.prompts, images, self.stages.is_guided())?;
+        let rows = images * self.candidates;
+        let encoded = self.encode(&plan.prompts, rows, self.stages.is_guided())?;
         let image_embedding = match (plan.embeddings, self.stages.prior) {
-            (Some(embeddings), _) => embeddings,
+            (Some(embeddings), _) => repeat_rows(embeddings, self.candidates),
             (None, Some(prior)) => {
                 let given = Given {
                     latents: self.latents[0].take(),
@@ -81,6 +84,11 @@ impl Chain<'_> {
             size: plan.size.map(|_| sizes[0]),
         };
         let small = self.decode(image_embedding.clone(), &encoded, given)?;
+        let Kept {
+            small,
+            image_embedding,
+            similarities,
+        } = self.choose(&plan.prompts, &encoded, image_embedding, small)?;
 
         let mut pixels = small.clone();
         let unclip = self.unclip;
@@ -112,6 +120,7 @@ impl Chain<'_> {
             pixels,
             small,
             image_embeddings: image_embedding,
+            similarities,
             settings,
         })
     }
@@ -231,4 +240,13 @@ impl Chain<'_> {
         }
         run
     }
+}
+
+/// Each row so many times, next to each other.
+pub(super) fn repeat_rows(embeddings: Tensor<2>, times: usize) -> Tensor<2> {
+    let [count, width] = embeddings.dims();
+    embeddings
+        .reshape([count, 1, width])
+        .repeat_dim(1, times)
+        .reshape([count * times, width])
 }

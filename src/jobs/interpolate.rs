@@ -9,6 +9,7 @@ use unclip_core::{
 };
 
 use super::{
+    chain::repeat_rows,
     invert::{BipartiteLatents, invert_all, plan_of, sampler_of},
     job::{Bench, Job, Kind, Plan, PlanBox},
 };
@@ -67,6 +68,10 @@ impl Kind for Interpolate {
         false
     }
 
+    fn brings_noise(&self) -> bool {
+        true
+    }
+
     fn check(&self, bench: &Bench<'_>) -> Result<()> {
         bench.chain.unclip.image_encoder()?;
         for (name, count) in [("pictures", self.pictures.len()), ("frames", self.frames)] {
@@ -105,13 +110,8 @@ impl Kind for Interpolate {
         let frames = places.into_iter().map(frame).collect::<Result<Vec<_>>>()?;
         let count = frames.len();
         let rows = Tensor::cat(frames, 0);
-        let width = rows.dims()[1];
         Ok(PlanBox(Plan {
-            embeddings: Some(
-                rows.reshape([count, 1, width])
-                    .repeat_dim(1, bench.images)
-                    .reshape([count * bench.images, width]),
-            ),
+            embeddings: Some(repeat_rows(rows, bench.images)),
             shares_noise: true,
             details,
             ..Plan::new(vec![String::new(); count])

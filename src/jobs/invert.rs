@@ -129,6 +129,7 @@ impl<'a> Invert<'a> {
             stages,
             negative_prompt: String::new(),
             is_batched: true,
+            candidates: 1,
             latents: [None, None, None],
             noise: unclip_core::noise::Noise::from_seed(0),
             watch: knobs.on_step,
@@ -244,6 +245,10 @@ impl Kind for Reconstruct {
 
     fn needs_prior(&self) -> bool {
         false
+    }
+
+    fn brings_noise(&self) -> bool {
+        true
     }
 
     fn check(&self, _: &Bench<'_>) -> Result<()> {

@@ -68,6 +68,12 @@ pub trait Kind {
     #[doc(hidden)]
     fn needs_prior(&self) -> bool;
 
+    /// Whether all pictures of an input come from the same noise.
+    #[doc(hidden)]
+    fn brings_noise(&self) -> bool {
+        false
+    }
+
     /// Checks what can be checked before any work.
     #[doc(hidden)]
     fn check(&self, bench: &Bench<'_>) -> Result<()>;
@@ -112,6 +118,19 @@ impl<'a, K> Job<'a, K> {
     /// Pictures of each prompt or input. Default: 1.
     pub fn images(mut self, count: usize) -> Self {
         self.knobs.images = count;
+        self
+    }
+
+    /// Pictures that prior and decoder make for each one wanted; the one whose CLIP embedding is
+    /// nearest to the prompt's is kept and goes to the upsamplers. Without a prompt it is the one
+    /// nearest to the image embedding it was made from. Default: 1.
+    ///
+    /// The paper does not do this; DALL·E did (arXiv 2102.12092, section 2.6). It takes the image
+    /// encoder, and the time and activations of as many pictures up to the decoder. Latents of
+    /// one's own have a row for each candidate, next to each other. An error for jobs whose pictures
+    /// come from one noise, as there the candidates would be equal.
+    pub fn candidates(mut self, count: usize) -> Self {
+        self.knobs.candidates = count;
         self
     }
 
@@ -238,6 +257,18 @@ impl<K: Kind> Job<'_, K> {
         if knobs.images == 0 {
             return Err(Error::setting("images", 0, "at least 1 is needed"));
         }
+        let candidates = knobs.candidates;
+        let refused = match candidates {
+            0 => Some("at least 1 is needed"),
+            1 => None,
+            _ if kind.brings_noise() => {
+                Some("1, as all pictures of this job come from the same noise")
+            }
+            _ => unclip.image_encoder().map(|_| None)?,
+        };
+        if let Some(expected) = refused {
+            return Err(Error::setting("candidates", candidates, expected));
+        }
         let stages = knobs.stages(unclip, kind.needs_prior())?;
         let (noise, seed) = match (knobs.noise.take(), knobs.seed) {
             (Some(noise), _) => (noise, None),
@@ -253,6 +284,7 @@ impl<K: Kind> Job<'_, K> {
                 stages,
                 negative_prompt: knobs.negative_prompt,
                 is_batched: knobs.is_batched,
+                candidates,
                 latents: [
                     knobs.prior.latents,
                     knobs.decoder.latents,
@@ -274,6 +306,7 @@ impl<K: Kind> Job<'_, K> {
             prompts: plan.prompts.clone(),
             negative_prompt: bench.chain.negative_prompt.clone(),
             images,
+            candidates,
             seed,
             prior: bench
                 .chain

@@ -39,6 +39,7 @@ impl Overrides {
 pub(super) struct Knobs<'a> {
     pub negative_prompt: String,
     pub images: usize,
+    pub candidates: usize,
     pub seed: Option<u64>,
     pub noise: Option<Noise>,
     pub prior: Overrides,
@@ -54,6 +55,7 @@ impl Default for Knobs<'_> {
         Self {
             negative_prompt: String::new(),
             images: 1,
+            candidates: 1,
             seed: None,
             noise: None,
             prior: Overrides::default(),

@@ -1,5 +1,6 @@
 //! One file for each thing a person comes for; what they share is in `job`, `knobs` and `chain`.
 
+mod candidates;
 mod chain;
 mod edit;
 mod fit;

@@ -65,6 +65,10 @@ impl Kind for TextDiff {
         false
     }
 
+    fn brings_noise(&self) -> bool {
+        true
+    }
+
     fn check(&self, bench: &Bench<'_>) -> Result<()> {
         bench.chain.unclip.image_encoder()?;
         if self.frames == 0 {

@@ -4,7 +4,10 @@ use image::DynamicImage;
 use serde_json::json;
 use unclip_core::error::{Error, Result};
 
-use super::job::{Bench, Job, Kind, Plan, PlanBox};
+use super::{
+    chain::repeat_rows,
+    job::{Bench, Job, Kind, Plan, PlanBox},
+};
 
 /// The kind of [`UnClip::variations`](crate::UnClip::variations).
 #[derive(Debug)]
@@ -56,6 +59,10 @@ impl Kind for Variations {
         false
     }
 
+    fn brings_noise(&self) -> bool {
+        self.shares_noise
+    }
+
     fn check(&self, bench: &Bench<'_>) -> Result<()> {
         match &self.embeddings {
             Some(_) => Ok(()),
@@ -71,13 +78,9 @@ impl Kind for Variations {
             Some(embeddings) => embeddings,
             None => bench.chain.embed(&self.pictures)?,
         };
-        let [count, width] = embeddings.dims();
-        let rows = embeddings
-            .reshape([count, 1, width])
-            .repeat_dim(1, bench.images)
-            .reshape([count * bench.images, width]);
+        let count = embeddings.dims()[0];
         Ok(PlanBox(Plan {
-            embeddings: Some(rows),
+            embeddings: Some(repeat_rows(embeddings, bench.images)),
             shares_noise: self.shares_noise,
             details: json!({ "pictures": count, "shared_noise": self.shares_noise }),
             ..Plan::new(vec![self.prompt; count])

@@ -53,6 +53,17 @@ fn missing_files_of_a_clip_are_named() {
 }
 
 #[test]
+fn a_pipeline_that_lacks_an_encoder_is_no_clip() {
+    let copy = Copy::of("unclip");
+    let error = load(&copy).unwrap_err();
+    assert!(
+        matches!(&error, Error::NotFound { path, .. } if path.starts_with(copy.path(""))),
+        "{error}"
+    );
+    assert!(error.to_string().contains("feature_extractor"), "{error}");
+}
+
+#[test]
 fn clip_configurations_that_are_not_supported_are_refused_by_name() {
     for (file, from, to, key) in [
         (

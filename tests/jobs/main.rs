@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, unreachable_pub)]
 
+mod candidates;
 mod dataset;
 mod editing;
 mod every_job;

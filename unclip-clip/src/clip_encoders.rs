@@ -3,14 +3,18 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use unclip_core::{error::Result, resident::Resident, weights::LoadOptions};
+use unclip_core::{
+    error::{Error, Result},
+    resident::Resident,
+    weights::LoadOptions,
+};
 
 use crate::{
     contrastive::{ClipModel, load_clip_model},
-    image_encoder::ClipImageEncoder,
+    image_encoder::{ClipImageEncoder, load_vision_tower},
     image_processor::ClipImageProcessor,
-    matching::Matcher,
-    text_encoder::ClipTextEncoder,
+    matching::{Matcher, OPENAI_LOGIT_FACTOR},
+    text_encoder::{ClipTextEncoder, load_text_tower},
     tokenizer::ClipTokenizer,
 };
 
@@ -44,21 +48,56 @@ impl ClipEncoders {
     }
 
     /// Reads a folder as transformers writes it: a `CLIPModel`, its tokenizer and
-    /// `preprocessor_config.json` beside each other.
+    /// `preprocessor_config.json` beside each other. Or the folder of a pipeline, the one with
+    /// `model_index.json`: of it the towers are read, with OpenAI's factor, as none is kept there.
     ///
     /// # Errors
-    /// Missing or damaged files, unsupported settings, weights that do not fit.
+    /// Missing or damaged files, unsupported settings, weights that do not fit. A pipeline without
+    /// one of `text_encoder`, `image_encoder`, `tokenizer` and `feature_extractor`.
     pub fn load(
         folder: &Path,
         variant: Option<&str>,
         device: &Device,
         options: LoadOptions,
     ) -> Result<Self> {
+        if folder.join("model_index.json").exists() {
+            return Self::of_pipeline(folder, variant, device, options);
+        }
         // The small files first: what is wrong with them shows before the weights are read.
         let processor = ClipImageProcessor::load(folder)?;
         let tokenizer = ClipTokenizer::load(folder)?;
         let model = load_clip_model(folder, variant, device, options)?;
         Self::new(model, tokenizer, processor, device)
+    }
+
+    fn of_pipeline(
+        folder: &Path,
+        variant: Option<&str>,
+        device: &Device,
+        options: LoadOptions,
+    ) -> Result<Self> {
+        let part = |name: &str| {
+            let part = folder.join(name);
+            match part.is_dir() {
+                true => Ok(part),
+                false => Err(Error::NotFound {
+                    path: part,
+                    hint: "texts and pictures are compared with both of a pipeline's encoders; \
+                           give the folder of a CLIP that has them"
+                        .into(),
+                }),
+            }
+        };
+        let processor = ClipImageProcessor::load(&part("feature_extractor")?)?;
+        let tokenizer = ClipTokenizer::load(&part("tokenizer")?)?;
+        let (text, vision) = (part("text_encoder")?, part("image_encoder")?);
+        let text = load_text_tower(&text, variant, device, options)?;
+        let vision = load_vision_tower(&vision, variant, device, options)?;
+        Ok(Self {
+            text: ClipTextEncoder::new(tokenizer, Resident::Kept(text), device),
+            image: ClipImageEncoder::new(processor, Resident::Kept(vision), device),
+            logit_factor: OPENAI_LOGIT_FACTOR,
+        })
     }
 
     /// Matches texts with pictures.

@@ -117,6 +117,21 @@ fn gradients_are_the_losses() {
 }
 
 #[test]
+fn shares_that_are_none_are_refused() {
+    let wrong = [
+        ("embedding dropout", recipe(3).with_dropout(-0.1, 0.5)),
+        ("caption dropout", recipe(3).with_dropout(0.1, 1.5)),
+        ("embedding noise", recipe(3).with_embedding_noise(f32::NAN)),
+        ("embedding noise", recipe(3).with_embedding_noise(-1.0)),
+    ];
+    for (name, mut recipe) in wrong {
+        let error = recipe.prepare(discs(2, 16), &mut Noise::from_seed(1));
+        let error = error.err().unwrap().to_string();
+        assert!(error.contains(name), "{error}");
+    }
+}
+
+#[test]
 fn embeddings_without_a_caption_stay_exact() {
     let losses = |noise: f32, caption_dropout: f32| {
         let mut recipe = recipe(3)

@@ -12,7 +12,7 @@ use unclip_core::{
     stage::{ImageEncoder, TextEncoder},
     train::{
         Captioned, DiffusionLoss, Recipe, TextRow, TimestepSampler, TrainSettings, Weighting,
-        pictures, pixel_values, square, stack,
+        kept_conditions, pictures, pixel_values, square, stack,
     },
 };
 
@@ -83,7 +83,8 @@ impl DecoderTraining {
         self
     }
 
-    /// Shares of the samples without image embedding and without caption. Default: 0.1 and 0.5.
+    /// Shares of the samples without image embedding and without caption, from 0 to 1; others are an error
+    /// of the first step. Default: 0.1 and 0.5.
     pub fn with_dropout(mut self, embedding: f32, caption: f32) -> Self {
         (self.embedding_dropout, self.caption_dropout) = (embedding, caption);
         self
@@ -164,11 +165,16 @@ impl Recipe for DecoderTraining {
         noise: &mut Noise,
     ) -> Result<Vec<DecoderExample>> {
         let count = samples.len();
-        let keeps = |uniform: Vec<f32>, dropout: f32| -> Vec<bool> {
-            uniform.into_iter().map(|u| u >= dropout).collect()
-        };
-        let has_image = keeps(noise.uniform_vec(count), self.embedding_dropout);
-        let has_caption = keeps(noise.uniform_vec(count), self.caption_dropout);
+        let has_image = kept_conditions("embedding dropout", self.embedding_dropout, count, noise)?;
+        let has_caption = kept_conditions("caption dropout", self.caption_dropout, count, noise)?;
+        if !(0.0..f32::INFINITY).contains(&self.embedding_noise) {
+            let expected = "a finite factor, not below 0";
+            return Err(Error::setting(
+                "embedding noise",
+                self.embedding_noise,
+                expected,
+            ));
+        }
         let (mut embeddings, texts) = self.encode(&samples, &has_caption)?;
         if self.embedding_noise > 0.0 {
             let captioned = embeddings.iter_mut().zip(&has_caption);

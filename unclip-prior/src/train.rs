@@ -10,7 +10,7 @@ use unclip_core::{
     stage::TextEncoder,
     train::{
         DiffusionLoss, EmbeddedCaption, Recipe, TextRow, TimestepSampler, TrainSettings, Weighting,
-        stack,
+        kept_conditions, stack,
     },
 };
 
@@ -133,11 +133,11 @@ pub(crate) fn encoded(
     dropout: f32,
     noise: &mut Noise,
 ) -> Result<Vec<TextRow>> {
-    let uniform = noise.uniform_vec(samples.len());
+    let kept = kept_conditions("caption dropout", dropout, samples.len(), noise)?;
     let captions: Vec<&str> = samples
         .iter()
-        .zip(uniform)
-        .map(|(sample, u)| if u < dropout { "" } else { &sample.caption[..] })
+        .zip(kept)
+        .map(|(sample, is_kept)| if is_kept { &sample.caption[..] } else { "" })
         .collect();
     let text = text
         .get_mut()

@@ -17,6 +17,7 @@ mod cores;
 mod curve;
 pub mod data;
 mod diffusion_loss;
+mod dropout;
 mod init;
 mod loader;
 mod log;
@@ -32,6 +33,7 @@ pub use captioned::{Captioned, EmbeddedCaption, TextRow, pictures, pixel_values,
 pub use checkpoint::{checkpoints, latest_checkpoint};
 pub use curve::loss_curve;
 pub use diffusion_loss::{DiffusionLoss, Noised, TimestepSampler, Weighting};
+pub use dropout::kept_conditions;
 pub use init::initialized;
 pub use loader::{Batch, Broken, Loader, Samples};
 pub use log::{LogRow, read_log};

@@ -14,7 +14,7 @@ use clap::Parser;
 use support::{Common, Done, StageBars, finish, peak_memory};
 use unclip::prior::{BestOf, NoPrior};
 
-/// A small model is not sure of itself: with three solids half of its pictures are right. CLIP finds one
+/// A small model is not sure of itself: with three solids fewer than half of its pictures are right. CLIP finds one
 /// of these.
 const DEMO_CANDIDATES: usize = 4;
 

@@ -41,7 +41,7 @@ impl Chain<'_> {
         let seen = rows(self.embed(&pictures)?)?;
         let texts = rows(encoded.text.embedding.clone())?;
         let asked = rows(image_embedding.clone())?;
-        let per_prompt = pictures.len() / prompts.len();
+        let per_prompt = pictures.len() / prompts.len().max(1);
         let similarities = seen.iter().enumerate().map(|(row, seen)| {
             let target = match prompts[row / per_prompt].is_empty() {
                 true => &asked[row],

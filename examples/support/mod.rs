@@ -88,7 +88,7 @@ pub struct Common {
     pub guidance: Vec<f64>,
 
     /// Make so many pictures for each one and keep the one that CLIP finds nearest to the prompt (without
-    /// a prompt, to the picture given). Default: 4 for text_to_image with the demo model, else 1.
+    /// a prompt, to the picture given). Default: 4 for text_to_image without --checkpoint, else 1.
     #[arg(long, value_name = "N")]
     pub candidates: Option<usize>,
 

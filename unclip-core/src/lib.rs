@@ -21,6 +21,7 @@ pub mod image;
 pub mod json;
 pub mod kernels;
 pub mod mask;
+pub mod nearest;
 pub mod nn;
 pub mod noise;
 pub mod resample;

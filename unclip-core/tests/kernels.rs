@@ -1,4 +1,4 @@
-//! The CPU kernels against Burn's operations: results, every gradient, and one thread or many.
+//! The kernels of CPUs and GPUs against Burn's operations: results, every gradient, and one thread or many.
 
 #![cfg(all(feature = "flex", feature = "train"))]
 #![allow(missing_docs)]
@@ -15,7 +15,7 @@ use burn::{
         ops::{AvgPoolOptions, ConvOptions, InterpolateMode, InterpolateOptions},
     },
 };
-use compare::{Source, conv_results, difference, values};
+use compare::{Source, conv_results, devices, difference, values};
 use unclip_core::{
     kernels,
     nn::{attend, causal_mask},
@@ -51,24 +51,33 @@ fn convolutions_agree_with_burns() {
     for (number, ([batch, from, to, height, width], kernel, stride, padding)) in
         cases.into_iter().enumerate()
     {
-        let mut source = Source::new(number as u64);
-        let inputs = (
-            source.tensor([batch, from, height, width]),
-            source.tensor([to, from, kernel[0], kernel[1]]),
-            source.tensor([to]),
-        );
         let options = || ConvOptions::new(stride, padding, [1, 1], 1);
         let reference = |x, weight, bias| module::conv2d(x, weight, Some(bias), options());
-        let out = reference(inputs.0.clone(), inputs.1.clone(), inputs.2.clone());
-        let weigh = source.tensor(out.dims()).detach();
-        let expected = conv_results(&inputs, &weigh, reference);
         let ours = |x, weight, bias| kernels::conv2d(x, weight, Some(bias), options());
-        let found = conv_results(&inputs, &weigh, ours);
-        for (name, found, expected) in [("output", 0), ("input", 1), ("weight", 2), ("bias", 3)]
-            .map(|(n, i)| (n, &found[i], &expected[i]))
-        {
-            let apart = difference(found, expected);
-            assert!(apart < 2e-5, "case {number}, {name}: {apart:e} apart");
+        let run = |device: &Device, convolve: &dyn Fn(_, _, _) -> Tensor<4>| {
+            let mut source = Source::on(number as u64, device);
+            let inputs = (
+                source.tensor([batch, from, height, width]),
+                source.tensor([to, from, kernel[0], kernel[1]]),
+                source.tensor([to]),
+            );
+            let output =
+                [0, 1].map(|i| ([height, width][i] + 2 * padding[i] - kernel[i]) / stride[i] + 1);
+            let weigh = source.tensor([batch, to, output[0], output[1]]).detach();
+            conv_results(&inputs, &weigh, convolve)
+        };
+        let expected = run(&Device::flex(), &reference);
+        for (device, place) in devices() {
+            let found = run(&place, &ours);
+            for (name, found, expected) in [("output", 0), ("input", 1), ("weight", 2), ("bias", 3)]
+                .map(|(n, i)| (n, &found[i], &expected[i]))
+            {
+                let apart = difference(found, expected);
+                assert!(
+                    apart < 2e-5,
+                    "{device}, case {number}, {name}: {apart:e} apart"
+                );
+            }
         }
     }
 }
@@ -120,17 +129,23 @@ fn group_norms_agree_with_burns() {
     for (number, (dims, groups)) in cases.into_iter().enumerate() {
         for (has_time, is_activated) in [(false, false), (false, true), (true, false), (true, true)]
         {
-            let mut source = Source::new(number as u64);
-            let [batch, channels, ..] = dims;
-            // Far from zero: what a sum of squares loses its precision on.
-            let x = source.tensor(dims).inner() * 2.0 + 3.0;
-            let x = Tensor::from_inner(x).require_grad();
-            let time = has_time.then(|| source.tensor([batch, 2 * channels]));
-            let mut layer = GroupNormConfig::new(groups, channels).init(&source.device);
-            layer.gamma = Some(Param::from_tensor(source.tensor([channels])));
-            layer.beta = Some(Param::from_tensor(source.tensor([channels])));
-            let weigh = source.tensor(dims).detach();
-            let results = |out: Tensor<4>| {
+            let run = |device: &Device, is_ours: bool| {
+                let mut source = Source::on(number as u64, device);
+                let [batch, channels, ..] = dims;
+                // Far from zero: what a sum of squares loses its precision on.
+                let x = source.tensor(dims).inner() * 2.0 + 3.0;
+                let x = Tensor::from_inner(x).require_grad();
+                let time = has_time.then(|| source.tensor([batch, 2 * channels]));
+                let mut layer = GroupNormConfig::new(groups, channels).init(&source.device);
+                layer.gamma = Some(Param::from_tensor(source.tensor([channels])));
+                layer.beta = Some(Param::from_tensor(source.tensor([channels])));
+                let weigh = source.tensor(dims).detach();
+                let normed = if is_ours {
+                    kernels::group_norm
+                } else {
+                    norm_in_parts
+                };
+                let out = normed(&layer, x.clone(), time.clone(), is_activated);
                 let gradients = (out.clone() * weigh.clone()).sum().backward();
                 let affine = [&layer.gamma, &layer.beta].into_iter().flatten();
                 let mut all = vec![values(out.inner()), values(x.grad(&gradients).unwrap())];
@@ -138,20 +153,18 @@ fn group_norms_agree_with_burns() {
                 all.extend(time.iter().map(|t| values(t.grad(&gradients).unwrap())));
                 all
             };
-            let expected = results(norm_in_parts(&layer, x.clone(), time.clone(), is_activated));
-            let found = results(kernels::group_norm(
-                &layer,
-                x.clone(),
-                time.clone(),
-                is_activated,
-            ));
-            assert_eq!(found.len(), if has_time { 5 } else { 4 });
-            for (part, (found, expected)) in found.iter().zip(&expected).enumerate() {
-                let apart = difference(found, expected);
-                assert!(
-                    apart < 5e-5,
-                    "case {number}, time {has_time}, SiLU {is_activated}, part {part}: {apart:e} apart"
-                );
+            let expected = run(&Device::flex(), false);
+            for (device, place) in devices() {
+                let found = run(&place, true);
+                assert_eq!(found.len(), if has_time { 5 } else { 4 });
+                for (part, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                    let apart = difference(found, expected);
+                    assert!(
+                        apart < 5e-5,
+                        "{device}, case {number}, time {has_time}, SiLU {is_activated}, part {part}: \
+                         {apart:e} apart"
+                    );
+                }
             }
         }
     }
@@ -182,32 +195,40 @@ fn linear_layers_agree_with_burns() {
         [3, 90, 33, 300],
         [1, 1, 64, 700],
         [4, 64, 300, 24],
+        [5, 256, 96, 96],
     ]
     .into_iter()
     .enumerate()
     {
-        let mut source = Source::new(number as u64);
-        let x = source.tensor([batch, rows, inputs]);
-        let (weight, bias) = (source.tensor([inputs, outputs]), source.tensor([outputs]));
-        let weigh = source.tensor([batch, rows, outputs]).detach();
-        let results = |out: Tensor<3>, has_bias: bool| {
-            let gradients = (out.clone() * weigh.clone()).sum().backward();
+        let run = |device: &Device, has_bias: bool, is_ours: bool| {
+            let mut source = Source::on(number as u64, device);
+            let x = source.tensor([batch, rows, inputs]);
+            let (weight, bias) = (source.tensor([inputs, outputs]), source.tensor([outputs]));
+            let weigh = source.tensor([batch, rows, outputs]).detach();
+            let layer = if is_ours {
+                kernels::linear::<3>
+            } else {
+                module::linear
+            };
+            let given = has_bias.then(|| bias.clone());
+            let out = layer(x.clone(), weight.clone(), given);
+            let gradients = (out.clone() * weigh).sum().backward();
             let mut all = vec![values(out.inner()), values(x.grad(&gradients).unwrap())];
             all.push(values(weight.grad(&gradients).unwrap()));
             all.extend(has_bias.then(|| values(bias.grad(&gradients).unwrap())));
             all
         };
         for has_bias in [true, false] {
-            let given = || (x.clone(), weight.clone(), has_bias.then(|| bias.clone()));
-            let ((x, w, b), (x2, w2, b2)) = (given(), given());
-            let expected = results(module::linear(x, w, b), has_bias);
-            let found = results(kernels::linear(x2, w2, b2), has_bias);
-            for (part, (found, expected)) in found.iter().zip(&expected).enumerate() {
-                let apart = difference(found, expected);
-                assert!(
-                    apart < 1e-5,
-                    "case {number}, {has_bias}, part {part}: {apart:e} apart"
-                );
+            let expected = run(&Device::flex(), has_bias, false);
+            for (device, place) in devices() {
+                let found = run(&place, has_bias, true);
+                for (part, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                    let apart = difference(found, expected);
+                    assert!(
+                        apart < 1e-5,
+                        "{device}, case {number}, {has_bias}, part {part}: {apart:e} apart"
+                    );
+                }
             }
         }
     }

@@ -4,6 +4,7 @@ use burn::tensor::Tensor;
 use unclip_core::{
     error::{Error, Result},
     image::to_host,
+    nearest::{best_rows, row_index},
     stage::{Caption, Prior, Run, Stage, StageSettings},
 };
 
@@ -54,17 +55,8 @@ impl Prior for BestOf {
         let device = samples.device();
         let dots = samples.clone() * text.embedding.to_device(&device);
         let dots = to_host(dots.sum_dim(1), &Stage::Prior.to_string())?;
-        let best: Vec<i64> = dots
-            .chunks(self.count)
-            .enumerate()
-            .map(|(row, dots)| {
-                let best = (0..self.count).max_by(|a, b| dots[*a].total_cmp(&dots[*b]));
-                (row * self.count + best.unwrap_or(0)) as i64
-            })
-            .collect();
-        let rows = best.len();
-        let best = burn::tensor::TensorData::new(best, [rows]);
-        Ok(samples.select(0, Tensor::from_data(best, &device)))
+        let best = best_rows(&dots, self.count);
+        Ok(samples.select(0, row_index(&best, &device)))
     }
 
     fn defaults(&self) -> StageSettings {

@@ -5,28 +5,19 @@ use burn::{
         Backend, Dispatch, DispatchDevice, Flex, TensorMetadata, backend_extension,
         tensor::FloatTensor,
     },
-    nn::GroupNorm,
-    tensor::{Bool, DType, Device, Tensor, TensorData},
+    tensor::{Bool, Device, Tensor, TensorData},
 };
 use burn_flex::FlexTensor;
 
 use super::{
     activation::{self, Gelu},
     attention::{self, AttentionShape, Given},
-    conv::{self, ConvShape},
-    linear::{self, LinearShape},
-    norm::{self, Affine, Moments, NormShape},
+    conv,
+    linear::forward as linear_forward,
+    norm::{self, Affine, Moments},
     resample::Resample,
+    shape::{ConvShape, LinearShape, NormShape},
 };
-
-/// Whether the kernels are for a tensor, and for what it is combined with.
-pub(super) fn takes<const D: usize>(x: &Tensor<D>, others: &[DType]) -> bool {
-    x.dtype() == DType::F32
-        && others.iter().all(|dtype| *dtype == DType::F32)
-        && x.shape().num_elements() > 0
-        && is_flex(&x.device())
-        && is_on()
-}
 
 #[cfg(feature = "train")]
 pub(crate) fn is_flex(device: &Device) -> bool {
@@ -41,12 +32,6 @@ pub(crate) fn is_flex(device: &Device) -> bool {
 #[cfg(not(feature = "train"))]
 pub(crate) fn is_flex(device: &Device) -> bool {
     matches!(device.as_dispatch(), DispatchDevice::Flex(_))
-}
-
-fn is_on() -> bool {
-    use std::sync::OnceLock;
-    static IS_ON: OnceLock<bool> = OnceLock::new();
-    *IS_ON.get_or_init(|| std::env::var_os("UNCLIP_KERNELS").is_none_or(|value| value != "off"))
 }
 
 /// What Burn does not have as one operation, or not fast enough.
@@ -96,11 +81,9 @@ pub(super) trait Kernels: Backend {
 pub(super) fn conv2d(
     x: Tensor<4>,
     weight: Tensor<4>,
-    bias: Option<Tensor<1>>,
+    bias: Tensor<1>,
     shape: ConvShape,
 ) -> Tensor<4> {
-    // Extensions take no optional tensors; zeros cost nothing beside a convolution.
-    let bias = bias.unwrap_or_else(|| Tensor::zeros([weight.dims()[0]], &x.device()));
     Tensor::from_dispatch(Dispatch::kernel_conv2d(
         x.into_dispatch(),
         weight.into_dispatch(),
@@ -109,28 +92,18 @@ pub(super) fn conv2d(
     ))
 }
 
-pub(super) fn linear<const D: usize>(
-    x: Tensor<D>,
+pub(super) fn linear(
+    x: Tensor<2>,
     weight: Tensor<2>,
-    bias: Option<Tensor<1>>,
-) -> Tensor<D> {
-    let [inputs, outputs] = weight.dims();
-    let mut dims = x.dims();
-    let shape = LinearShape {
-        rows: dims[..D - 1].iter().product(),
-        inputs,
-        outputs,
-    };
-    dims[D - 1] = outputs;
-    let bias = bias.unwrap_or_else(|| Tensor::zeros([outputs], &x.device()));
-    let x: Tensor<2> = x.reshape([shape.rows, inputs]);
-    let out: Tensor<2> = Tensor::from_dispatch(Dispatch::kernel_linear(
+    bias: Tensor<1>,
+    shape: LinearShape,
+) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::kernel_linear(
         x.into_dispatch(),
         weight.into_dispatch(),
         bias.into_dispatch(),
         shape,
-    ));
-    out.reshape(dims)
+    ))
 }
 
 pub(super) fn attention(
@@ -161,30 +134,11 @@ pub(super) fn resample(x: Tensor<4>, way: Resample) -> Tensor<4> {
 }
 
 pub(super) fn group_norm(
-    layer: &GroupNorm,
     x: Tensor<4>,
-    scale_shift: Option<Tensor<2>>,
-    silu: bool,
+    [gamma, beta]: [Tensor<1>; 2],
+    scale_shift: Tensor<2>,
+    shape: NormShape,
 ) -> Tensor<4> {
-    let [batch, channels, height, width] = x.dims();
-    let shape = NormShape {
-        batch,
-        channels,
-        pixels: height * width,
-        groups: layer.num_groups,
-        epsilon: layer.epsilon as f32,
-        silu,
-    };
-    let device = x.device();
-    let gamma = match &layer.gamma {
-        Some(gamma) => gamma.val(),
-        None => Tensor::ones([channels], &device),
-    };
-    let beta = match &layer.beta {
-        Some(beta) => beta.val(),
-        None => Tensor::zeros([channels], &device),
-    };
-    let scale_shift = scale_shift.unwrap_or_else(|| Tensor::zeros([batch, 2 * channels], &device));
     Tensor::from_dispatch(Dispatch::kernel_group_norm(
         x.into_dispatch(),
         gamma.into_dispatch(),
@@ -213,7 +167,7 @@ impl Kernels for Flex {
         shape: LinearShape,
     ) -> FlexTensor {
         let [x, weight, bias] = [x, weight, bias].map(contiguous);
-        let out = linear::forward(values(&x), values(&weight), values(&bias), &shape);
+        let out = linear_forward(values(&x), values(&weight), values(&bias), &shape);
         tensor(out, [shape.rows, shape.outputs])
     }
 

@@ -17,11 +17,12 @@ use burn_flex::FlexTensor;
 use super::{
     activation::{self, Gelu},
     attention::{self, AttentionShape, Given},
-    conv::{self, ConvShape},
+    conv,
     flex::{Kernels, contiguous, group_norm_forward, picture_dims, tensor, values},
-    linear::{self, LinearShape},
-    norm::{self, Affine, Moments, NormShape},
+    linear,
+    norm::{self, Affine, Moments},
     resample::Resample,
+    shape::{ConvShape, LinearShape, NormShape},
 };
 
 /// Parents: input, weight and bias.

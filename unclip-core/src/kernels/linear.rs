@@ -9,18 +9,11 @@ use rayon::prelude::*;
 use super::{
     matrix::{Matrix, multiply},
     scratch::{Shared, copy, written},
+    shape::LinearShape,
 };
 
 /// Rows and columns of the result that are a task of their own.
 const TASK: [usize; 2] = [128, 256];
-
-/// Sizes of a linear layer.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LinearShape {
-    pub(super) rows: usize,
-    pub(super) inputs: usize,
-    pub(super) outputs: usize,
-}
 
 /// The gradients for input, weight and bias.
 pub(super) struct Found {

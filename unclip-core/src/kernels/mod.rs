@@ -1,11 +1,12 @@
-//! Kernels of our own for the CPU backend Flex, forward and backward.
+//! Kernels of our own for the CPU backend Flex and for GPUs, forward and backward.
 //!
 //! Flex's convolution copies layouts and repacks weights on one thread and multiplies thin matrices;
 //! its group norm passes over memory seven times, its gradients more often still. These kernels do
-//! each in one parallel pass, and training on a CPU becomes several times faster.
+//! each in one parallel pass, and training on a CPU becomes several times faster. What GPUs lack, the
+//! room `cube` says.
 //!
-//! The choice is made here and nowhere else: the functions take f32 tensors on Flex, with gradients or
-//! without, to the kernels, and all else to Burn's operations. `UNCLIP_KERNELS=off`
+//! The choice is made here and nowhere else: the functions take f32 tensors on Flex and on GPUs, with
+//! gradients or without, to the kernels, and all else to Burn's operations. `UNCLIP_KERNELS=off`
 //! in the environment turns the kernels off, to compare.
 //!
 //! Results do not depend on the number of threads: work is divided into parts that are computed
@@ -22,6 +23,8 @@ mod attention;
 mod bf16;
 #[cfg(feature = "flex")]
 mod conv;
+#[cfg(feature = "cube")]
+mod cube;
 #[cfg(feature = "flex")]
 mod flex;
 #[cfg(all(feature = "flex", feature = "train"))]
@@ -37,6 +40,8 @@ mod precision;
 mod resample;
 #[cfg(feature = "flex")]
 mod scratch;
+#[cfg(any(feature = "flex", feature = "cube"))]
+mod shape;
 #[cfg(feature = "flex")]
 mod simd;
 #[cfg(feature = "flex")]
@@ -49,14 +54,54 @@ pub(crate) use flex::is_flex;
 pub use precision::{Precision, set_precision};
 
 use std::f64::consts::FRAC_1_SQRT_2;
+#[cfg(any(feature = "flex", feature = "cube"))]
+use std::sync::OnceLock;
 
+#[cfg(any(feature = "flex", feature = "cube"))]
+use burn::tensor::DType;
 use burn::{
+    module::Param,
     nn::GroupNorm,
     tensor::{
         Bool, Tensor, module,
         ops::{AvgPoolOptions, ConvOptions, InterpolateMode, InterpolateOptions},
     },
 };
+#[cfg(any(feature = "flex", feature = "cube"))]
+use shape::{ConvShape, LinearShape, NormShape};
+
+/// Where kernels are.
+#[cfg(any(feature = "flex", feature = "cube"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    #[cfg(feature = "flex")]
+    Flex,
+    #[cfg(feature = "cube")]
+    Cube,
+}
+
+/// The kernels for a tensor, and for what it is combined with, if there are any.
+#[cfg(any(feature = "flex", feature = "cube"))]
+fn room<const D: usize>(x: &Tensor<D>, others: &[DType]) -> Option<Room> {
+    static IS_ON: OnceLock<bool> = OnceLock::new();
+    let is_on =
+        || *IS_ON.get_or_init(|| std::env::var_os("UNCLIP_KERNELS").is_none_or(|v| v != "off"));
+    let is_f32 = x.dtype() == DType::F32 && others.iter().all(|dtype| *dtype == DType::F32);
+    if !is_f32 || x.shape().num_elements() == 0 || !is_on() {
+        return None;
+    }
+    let device = x.device();
+    #[cfg(feature = "flex")]
+    if flex::is_flex(&device) {
+        return Some(Room::Flex);
+    }
+    #[cfg(feature = "cube")]
+    if cube::is_cube(&device) {
+        return Some(Room::Cube);
+    }
+    let _ = device;
+    None
+}
 
 /// A two-dimensional convolution.
 ///
@@ -72,14 +117,26 @@ pub fn conv2d(
     bias: Option<Tensor<1>>,
     options: ConvOptions<2>,
 ) -> Tensor<4> {
-    #[cfg(feature = "flex")]
+    #[cfg(any(feature = "flex", feature = "cube"))]
     {
         let mut types = vec![weight.dtype()];
         types.extend(bias.iter().map(Tensor::dtype));
-        if let Some(shape) = conv::ConvShape::of(x.dims(), weight.dims(), &options)
-            && flex::takes(&x, &types)
-        {
-            return flex::conv2d(x, weight, bias, shape);
+        if let Some(shape) = ConvShape::of(x.dims(), weight.dims(), &options) {
+            // Extensions take no optional tensors; zeros cost nothing beside a convolution.
+            let (outputs, device) = (weight.dims()[0], x.device());
+            let added = || {
+                let zeros = || Tensor::zeros([outputs], &device);
+                bias.clone().unwrap_or_else(zeros)
+            };
+            match room(&x, &types) {
+                #[cfg(feature = "flex")]
+                Some(Room::Flex) => return flex::conv2d(x, weight, added(), shape),
+                #[cfg(feature = "cube")]
+                Some(Room::Cube) if shape.fits_cubes() => {
+                    return cube::conv2d(x, weight, added(), shape);
+                }
+                _ => {}
+            }
         }
     }
     module::conv2d(x, weight, bias, options)
@@ -98,17 +155,30 @@ pub fn linear<const D: usize>(
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
-    #[cfg(feature = "flex")]
+    #[cfg(any(feature = "flex", feature = "cube"))]
     {
         let mut types = vec![weight.dtype()];
         types.extend(bias.iter().map(Tensor::dtype));
-        let [inputs, outputs] = weight.dims();
-        if x.dims()[D - 1] == inputs
+        let ([inputs, outputs], mut dims) = (weight.dims(), x.dims());
+        let fits = dims[D - 1] == inputs
             && inputs * outputs > 0
-            && bias.as_ref().is_none_or(|bias| bias.dims() == [outputs])
-            && flex::takes(&x, &types)
-        {
-            return flex::linear(x, weight, bias);
+            && bias.as_ref().is_none_or(|bias| bias.dims() == [outputs]);
+        if fits && let Some(room) = room(&x, &types) {
+            let shape = LinearShape {
+                rows: dims[..D - 1].iter().product(),
+                inputs,
+                outputs,
+            };
+            dims[D - 1] = outputs;
+            let x: Tensor<2> = x.reshape([shape.rows, inputs]);
+            let bias = bias.unwrap_or_else(|| Tensor::zeros([outputs], &x.device()));
+            let out = match room {
+                #[cfg(feature = "flex")]
+                Room::Flex => flex::linear(x, weight, bias, shape),
+                #[cfg(feature = "cube")]
+                Room::Cube => cube::linear(x, weight, bias, shape),
+            };
+            return out.reshape(dims);
         }
     }
     module::linear(x, weight, bias)
@@ -129,13 +199,43 @@ pub fn group_norm(
     silu: bool,
 ) -> Tensor<4> {
     let [batch, channels, ..] = x.dims();
-    #[cfg(feature = "flex")]
+    #[cfg(any(feature = "flex", feature = "cube"))]
     {
         let affine = [&layer.gamma, &layer.beta].into_iter().flatten();
         let mut types: Vec<_> = affine.map(|p| p.val().dtype()).collect();
         types.extend(scale_shift.iter().map(Tensor::dtype));
-        if channels == layer.num_channels && flex::takes(&x, &types) {
-            return flex::group_norm(layer, x, scale_shift, silu);
+        if channels == layer.num_channels
+            && let Some(room) = room(&x, &types)
+        {
+            let (device, [.., height, width]) = (x.device(), x.dims());
+            let shape = NormShape {
+                batch,
+                channels,
+                pixels: height * width,
+                groups: layer.num_groups,
+                epsilon: layer.epsilon as f32,
+                silu,
+            };
+            // Extensions take no optional tensors.
+            let value = |param: &Option<Param<Tensor<1>>>, default: f32| match param {
+                Some(param) => param.val(),
+                None => Tensor::full([channels], default, &device),
+            };
+            let affine = [value(&layer.gamma, 1.0), value(&layer.beta, 0.0)];
+            let time = || {
+                let zeros = || Tensor::zeros([batch, 2 * channels], &device);
+                scale_shift.clone().unwrap_or_else(zeros)
+            };
+            match room {
+                #[cfg(feature = "flex")]
+                Room::Flex => return flex::group_norm(x, affine, time(), shape),
+                #[cfg(feature = "cube")]
+                Room::Cube if shape.fits_cubes() => {
+                    return cube::group_norm(x, affine, time(), shape);
+                }
+                #[allow(unreachable_patterns)]
+                _ => {}
+            }
         }
     }
     let mut y = layer.forward(x);
@@ -154,7 +254,7 @@ pub fn group_norm(
 /// The exact GELU, x · Φ(x), of every value.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     #[cfg(feature = "flex")]
-    if flex::takes(&x, &[]) {
+    if room(&x, &[]) == Some(Room::Flex) {
         return flex::gelu(x, activation::Gelu::Exact);
     }
     // Burn's own backward pass is the tanh form's on every backend but Flex, which moves gradients by
@@ -169,7 +269,7 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 /// x · sigmoid(1.702 x) of every value.
 pub fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     #[cfg(feature = "flex")]
-    if flex::takes(&x, &[]) {
+    if room(&x, &[]) == Some(Room::Flex) {
         return flex::gelu(x, activation::Gelu::Quick);
     }
     x.clone() * burn::tensor::activation::sigmoid(x * 1.702)
@@ -184,7 +284,7 @@ pub fn halve(x: Tensor<4>) -> Tensor<4> {
     if let [.., height, width] = x.dims()
         && height % 2 == 0
         && width % 2 == 0
-        && flex::takes(&x, &[])
+        && room(&x, &[]) == Some(Room::Flex)
     {
         return flex::resample(x, resample::Resample::Halve);
     }
@@ -197,7 +297,7 @@ pub fn halve(x: Tensor<4>) -> Tensor<4> {
 /// `[b, c, h, w]` → `[b, c, 2h, 2w]`
 pub fn double(x: Tensor<4>) -> Tensor<4> {
     #[cfg(feature = "flex")]
-    if flex::takes(&x, &[]) {
+    if room(&x, &[]) == Some(Room::Flex) {
         return flex::resample(x, resample::Resample::Double);
     }
     let options = InterpolateOptions::new(InterpolateMode::Nearest)
@@ -233,7 +333,7 @@ pub(crate) fn attention(
             && (!is_causal || queries == keys)
             && mask.is_none_or(|mask| mask.dims() == [batch, 1, mask_rows, keys])
             && [batch, queries, keys, width].iter().all(|n| *n > 0);
-        (is_whole && flex::takes(query, &[key.dtype(), value.dtype()]))
+        (is_whole && room(query, &[key.dtype(), value.dtype()]) == Some(Room::Flex))
             .then(|| flex::attention([query, key, value], mask, shape))
     }
     #[cfg(not(feature = "flex"))]

@@ -7,19 +7,9 @@ use rayon::prelude::*;
 
 use super::{
     scratch::{Shared, written},
+    shape::NormShape,
     simd::{dispatch, sigmoid, total},
 };
-
-/// Sizes and options of a group norm.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct NormShape {
-    pub(super) batch: usize,
-    pub(super) channels: usize,
-    pub(super) pixels: usize,
-    pub(super) groups: usize,
-    pub(super) epsilon: f32,
-    pub(super) silu: bool,
-}
 
 /// gamma and beta, and scale and shift of each sample.
 #[derive(Clone, Copy)]
@@ -42,16 +32,6 @@ pub(super) struct NormGradients {
     pub(super) gamma: Vec<f32>,
     pub(super) beta: Vec<f32>,
     pub(super) scale_shift: Vec<f32>,
-}
-
-impl NormShape {
-    fn group(&self) -> usize {
-        self.channels / self.groups * self.pixels
-    }
-
-    fn per_group(&self) -> usize {
-        self.channels / self.groups
-    }
 }
 
 impl Affine<'_> {

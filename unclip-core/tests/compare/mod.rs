@@ -9,11 +9,32 @@ pub(crate) struct Source {
     pub(crate) device: Device,
 }
 
+/// The devices named in `UNCLIP_TEST_DEVICES` that have kernels and are built in (default: `flex`).
+pub(crate) fn devices() -> Vec<(String, Device)> {
+    let names = std::env::var("UNCLIP_TEST_DEVICES").unwrap_or_else(|_| "flex".into());
+    let named = names.split(',').map(|name| match name {
+        "flex" => vec![(name.to_owned(), Device::flex())],
+        #[cfg(feature = "wgpu")]
+        "wgpu" => {
+            let device = Device::wgpu(burn::tensor::DeviceKind::DefaultDevice);
+            vec![(name.to_owned(), device)]
+        }
+        #[cfg(feature = "cuda")]
+        "cuda" => vec![(name.to_owned(), Device::cuda(0))],
+        _ => vec![],
+    });
+    named.flatten().collect()
+}
+
 impl Source {
     pub(crate) fn new(seed: u64) -> Self {
+        Self::on(seed, &Device::flex())
+    }
+
+    pub(crate) fn on(seed: u64, device: &Device) -> Self {
         Self {
             noise: Noise::from_seed(seed),
-            device: Device::flex().autodiff(),
+            device: device.clone().autodiff(),
         }
     }
 

@@ -4,9 +4,9 @@ use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use unclip_core::{
     error::{Error, Result},
     image::to_host,
+    nearest::row_cosines,
     noise::Noise,
     resident::Resident,
-    slerp::normalize_rows,
     stage::{Caption, Prior, Run, Stage, StageSettings, TextEncoding},
 };
 
@@ -121,7 +121,7 @@ impl AutoregressivePrior {
             Some(self.context),
         )?;
         let codes = self.codec.encode(embeddings.clone())?;
-        let dots = cosines(text.embedding.clone(), embeddings)?;
+        let dots = row_cosines(text.embedding.clone(), embeddings)?;
         let buckets = dots
             .iter()
             .map(|dot| self.dot_bucket(*dot) as i64)
@@ -161,13 +161,6 @@ impl AutoregressivePrior {
     }
 }
 
-/// Dot products of normalised rows.
-fn cosines(text: Tensor<2>, image: Tensor<2>) -> Result<Vec<f32>> {
-    let image = image.to_device(&text.device());
-    let dots = normalize_rows(text) * normalize_rows(image);
-    to_host(dots.sum_dim(1), "embedding")
-}
-
 /// Edges that part the dot products of text and image embeddings (of the same rows) into `buckets`
 /// of equal numbers.
 ///
@@ -181,7 +174,7 @@ pub fn dot_edges(text: Tensor<2>, image: Tensor<2>, buckets: usize) -> Result<Ve
             "at least 2, and a row",
         ));
     }
-    let mut dots = cosines(text, image)?;
+    let mut dots = row_cosines(text, image)?;
     dots.sort_by(f32::total_cmp);
     Ok((1..buckets)
         .map(|i| dots[i * dots.len() / buckets])

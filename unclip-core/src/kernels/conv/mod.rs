@@ -10,17 +10,16 @@ mod bf16_weights;
 mod forward;
 mod layout;
 mod part;
-mod shape;
 mod weight_gradient;
 mod winograd;
 
-pub(super) use shape::ConvShape;
+use super::shape::ConvShape;
 
 /// The convolution of `x` with `weight`.
 pub(super) fn forward(x: &[f32], weight: &[f32], bias: &[f32], shape: &ConvShape) -> Vec<f32> {
     if shape.is_bf16 {
         bf16::forward(x, weight, bias, shape)
-    } else if shape.is_winograd() {
+    } else if winograd::takes(shape) {
         winograd::forward(x, weight, bias, shape)
     } else {
         forward::forward(x, weight, bias, shape)
@@ -32,7 +31,7 @@ pub(super) fn forward(x: &[f32], weight: &[f32], bias: &[f32], shape: &ConvShape
 pub(super) fn input_gradient(gradient: &[f32], weight: &[f32], shape: &ConvShape) -> Vec<f32> {
     if shape.is_bf16 {
         bf16::input_gradient(gradient, weight, shape)
-    } else if shape.is_winograd() {
+    } else if winograd::takes(shape) {
         winograd::input_gradient(gradient, weight, shape)
     } else {
         forward::input_gradient(gradient, weight, shape)
@@ -48,7 +47,7 @@ pub(super) fn weight_gradient(
 ) -> (Vec<f32>, Vec<f32>) {
     if shape.is_bf16 {
         bf16_weights::weight_gradient(x, gradient, shape)
-    } else if shape.is_winograd() {
+    } else if winograd::takes(shape) {
         winograd::weight_gradient(x, gradient, shape)
     } else {
         weight_gradient::weight_gradient(x, gradient, shape)

@@ -18,11 +18,20 @@ pub(super) use forward::input_gradient;
 #[cfg(feature = "train")]
 pub(super) use weights::weight_gradient;
 
+use super::ConvShape;
+
 /// Values of a tile: products of one output channel and one input channel.
 const TILE: usize = 16;
 
 /// With fewer channels than this on either side, bringing tiles there and back takes longer than it saves.
-pub(super) const CHANNELS: usize = 12;
+const CHANNELS: usize = 12;
+
+/// Whether it is faster for a convolution.
+pub(super) fn takes(shape: &ConvShape) -> bool {
+    shape.kernel == [3, 3]
+        && shape.stride == [1, 1]
+        && shape.channels_in.min(shape.channels_out) >= CHANNELS
+}
 
 /// `G g Gᵀ` of a kernel of nine.
 fn kernel_transform(g: [f32; 9]) -> [f32; TILE] {

@@ -1,9 +1,8 @@
-//! Sizes of a convolution.
+//! Sizes of the operations that have kernels.
 
 use burn::tensor::ops::ConvOptions;
 
-use super::winograd;
-use crate::kernels::precision::is_bf16;
+use super::precision::is_bf16;
 
 /// Sizes of a convolution; pairs are height and width.
 #[derive(Clone, Copy, Debug)]
@@ -25,11 +24,7 @@ const BF16_CHANNELS: usize = 8;
 
 impl ConvShape {
     /// The sizes, if it is a convolution that the kernels do.
-    pub(in crate::kernels) fn of(
-        x: [usize; 4],
-        weight: [usize; 4],
-        options: &ConvOptions<2>,
-    ) -> Option<Self> {
+    pub(super) fn of(x: [usize; 4], weight: [usize; 4], options: &ConvOptions<2>) -> Option<Self> {
         let [batch, channels_in, height, width] = x;
         let [channels_out, weight_in, kernel_h, kernel_w] = weight;
         let (input, kernel) = ([height, width], [kernel_h, kernel_w]);
@@ -62,13 +57,6 @@ impl ConvShape {
         })
     }
 
-    /// Whether it has more channels, both ways, than Winograd's convolution needs to be faster.
-    pub(super) fn is_winograd(&self) -> bool {
-        self.kernel == [3, 3]
-            && self.stride == [1, 1]
-            && self.channels_in.min(self.channels_out) >= winograd::CHANNELS
-    }
-
     pub(super) fn taps(&self) -> usize {
         self.kernel[0] * self.kernel[1]
     }
@@ -81,18 +69,49 @@ impl ConvShape {
         self.output[0] * self.output[1]
     }
 
-    pub(in crate::kernels) fn dims_in(&self) -> [usize; 4] {
+    pub(super) fn dims_in(&self) -> [usize; 4] {
         let [height, width] = self.input;
         [self.batch, self.channels_in, height, width]
     }
 
-    pub(in crate::kernels) fn dims_out(&self) -> [usize; 4] {
+    pub(super) fn dims_out(&self) -> [usize; 4] {
         let [height, width] = self.output;
         [self.batch, self.channels_out, height, width]
     }
 
-    pub(in crate::kernels) fn dims_weight(&self) -> [usize; 4] {
+    pub(super) fn dims_weight(&self) -> [usize; 4] {
         let [height, width] = self.kernel;
         [self.channels_out, self.channels_in, height, width]
+    }
+}
+
+/// Sizes of a linear layer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LinearShape {
+    pub(super) rows: usize,
+    pub(super) inputs: usize,
+    pub(super) outputs: usize,
+}
+
+/// Sizes and options of a group norm.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NormShape {
+    pub(super) batch: usize,
+    pub(super) channels: usize,
+    pub(super) pixels: usize,
+    pub(super) groups: usize,
+    pub(super) epsilon: f32,
+    pub(super) silu: bool,
+}
+
+impl NormShape {
+    /// Values of a group.
+    pub(super) fn group(&self) -> usize {
+        self.per_group() * self.pixels
+    }
+
+    /// Channels of a group.
+    pub(super) fn per_group(&self) -> usize {
+        self.channels / self.groups
     }
 }

@@ -1,0 +1,209 @@
+//! The operations with gradients.
+
+use burn::backend::{
+    Autodiff, Backend,
+    autodiff::{
+        checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+        grads::Gradients,
+        ops::{Backward, NodeGuard, Ops, OpsKind},
+    },
+    tensor::FloatTensor,
+};
+use burn::tensor::Slice;
+
+use super::{CubeGradients, CubeKernels};
+use crate::kernels::shape::{ConvShape, LinearShape, NormShape};
+
+/// Parents: input, weight and bias.
+#[derive(Debug)]
+struct ConvBackward;
+
+impl<B: CubeGradients> Backward<B, 3> for ConvBackward {
+    type State = (FloatTensor<B>, FloatTensor<B>, ConvShape);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 3>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let gradient = grads.consume::<B>(&ops.node);
+        let (x, weight, shape) = ops.state;
+        let parent = |i: usize| ops.parents[i].as_ref();
+        if let Some(node) = parent(0) {
+            let found = B::conv2d_input_gradient(gradient.clone(), weight, shape);
+            grads.register::<B>(node.id, found);
+        }
+        if let Some(node) = parent(1) {
+            let found = B::conv2d_weight_gradient(x, gradient.clone(), shape);
+            grads.register::<B>(node.id, found);
+        }
+        if let Some(node) = parent(2) {
+            grads.register::<B>(node.id, B::conv2d_bias_gradient(gradient, shape));
+        }
+    }
+}
+
+/// Parents: input, weight and bias.
+#[derive(Debug)]
+struct LinearBackward;
+
+impl<B: CubeGradients> Backward<B, 3> for LinearBackward {
+    type State = (FloatTensor<B>, FloatTensor<B>, LinearShape);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 3>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let gradient = grads.consume::<B>(&ops.node);
+        let (x, weight, shape) = ops.state;
+        let parent = |i: usize| ops.parents[i].as_ref();
+        if let Some(node) = parent(0) {
+            let found = B::linear_input_gradient(gradient.clone(), weight, shape);
+            grads.register::<B>(node.id, found);
+        }
+        if let Some(node) = parent(1) {
+            let found = B::linear_weight_gradient(x, gradient.clone(), shape);
+            grads.register::<B>(node.id, found);
+        }
+        if let Some(node) = parent(2) {
+            grads.register::<B>(node.id, B::linear_bias_gradient(gradient, shape));
+        }
+    }
+}
+
+/// Parents: input, gamma, beta, and scale with shift.
+#[derive(Debug)]
+struct NormBackward;
+
+/// What the gradient of a group norm needs.
+#[derive(Clone, Debug)]
+struct NormState<T> {
+    x: T,
+    moments: T,
+    gamma: T,
+    beta: T,
+    scale_shift: T,
+    shape: NormShape,
+}
+
+impl<B: CubeGradients> Backward<B, 4> for NormBackward {
+    type State = NormState<FloatTensor<B>>;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 4>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let gradient = grads.consume::<B>(&ops.node);
+        let NormState {
+            x,
+            moments,
+            gamma,
+            beta,
+            scale_shift,
+            shape,
+        } = ops.state;
+        let parent = |i: usize| ops.parents[i].as_ref();
+        let sums = B::norm_sums(
+            x.clone(),
+            gradient.clone(),
+            moments.clone(),
+            gamma.clone(),
+            beta.clone(),
+            scale_shift.clone(),
+            shape,
+        );
+        if parent(1).is_some() || parent(2).is_some() {
+            let both = B::norm_affine_gradient(sums.clone(), scale_shift.clone(), shape);
+            for (row, index) in [1, 2].into_iter().enumerate() {
+                if let Some(node) = parent(index) {
+                    let found = B::float_slice(both.clone(), &[Slice::from(row..row + 1)]);
+                    let found = B::float_reshape(found, [shape.channels].into());
+                    grads.register::<B>(node.id, found);
+                }
+            }
+        }
+        if let Some(node) = parent(3) {
+            let found = B::norm_time_gradient(sums.clone(), gamma.clone(), beta.clone(), shape);
+            grads.register::<B>(node.id, found);
+        }
+        if let Some(node) = parent(0) {
+            let found =
+                B::norm_input_gradient(x, gradient, moments, gamma, beta, scale_shift, sums, shape);
+            grads.register::<B>(node.id, found);
+        }
+    }
+}
+
+impl<B: CubeKernels + CubeGradients, C: CheckpointStrategy> CubeKernels for Autodiff<B, C> {
+    fn cube_conv2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        shape: ConvShape,
+    ) -> FloatTensor<Self> {
+        let [input, kernel, added] = [&x, &weight, &bias].map(|t| t.primitive().clone());
+        let out = B::cube_conv2d(input.clone(), kernel.clone(), added, shape);
+        let nodes = [x.node(), weight.node(), bias.node()];
+        finish::<B, _, C, 3>(ConvBackward, nodes, (input, kernel, shape), out)
+    }
+
+    fn cube_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        shape: LinearShape,
+    ) -> FloatTensor<Self> {
+        let [input, factor, added] = [&x, &weight, &bias].map(|t| t.primitive().clone());
+        let out = B::cube_linear(input.clone(), factor.clone(), added, shape);
+        let nodes = [x.node(), weight.node(), bias.node()];
+        finish::<B, _, C, 3>(LinearBackward, nodes, (input, factor, shape), out)
+    }
+
+    fn cube_group_norm(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        scale_shift: FloatTensor<Self>,
+        shape: NormShape,
+    ) -> FloatTensor<Self> {
+        let given = [&x, &gamma, &beta, &scale_shift].map(|t| t.primitive().clone());
+        let [input, factor, addend, time] = given;
+        let moments = B::norm_moments(input.clone(), shape);
+        let out = B::norm_forward(
+            input.clone(),
+            moments.clone(),
+            factor.clone(),
+            addend.clone(),
+            time.clone(),
+            shape,
+        );
+        let state = NormState {
+            x: input,
+            moments,
+            gamma: factor,
+            beta: addend,
+            scale_shift: time,
+            shape,
+        };
+        let nodes = [x.node(), gamma.node(), beta.node(), scale_shift.node()];
+        finish::<B, _, C, 4>(NormBackward, nodes, state, out)
+    }
+}
+
+/// Puts an operation's result into the graph, with its state if anything is tracked.
+fn finish<B: Backend, O: Backward<B, N>, C: CheckpointStrategy, const N: usize>(
+    operation: O,
+    nodes: [NodeGuard; N],
+    state: O::State,
+    out: FloatTensor<B>,
+) -> FloatTensor<Autodiff<B, C>> {
+    match operation.prepare::<C>(nodes).compute_bound().stateful() {
+        OpsKind::Tracked(ops) => ops.finish(state, out),
+        OpsKind::UnTracked(ops) => ops.finish(out),
+    }
+}

@@ -1,0 +1,233 @@
+//! Kernels for GPUs, in CubeCL.
+//!
+//! Without tuning, which takes minutes, Burn's convolutions are direct sums, the gradients of their
+//! weights direct sums over whole pictures, and its other sums one unit's work for each result. Here
+//! convolutions and linear layers are matrix products whose long sums are cut into parts, and a group
+//! norm is two passes over memory.
+
+#[cfg(feature = "train")]
+mod gradients;
+mod norm;
+#[cfg(feature = "train")]
+mod norm_gradient;
+mod ops;
+mod patches;
+mod product;
+mod sums;
+
+use burn::{
+    backend::{Backend, Dispatch, DispatchDevice, backend_extension, tensor::FloatTensor},
+    tensor::{Device, Tensor},
+};
+
+use super::shape::{ConvShape, LinearShape, NormShape};
+
+/// Most cubes of a launch in the dimensions that have least.
+const CUBES: usize = u16::MAX as usize;
+
+/// Whether a device is one of these GPUs.
+pub(super) fn is_cube(device: &Device) -> bool {
+    match device.as_dispatch() {
+        DispatchDevice::Cube(_) => true,
+        #[cfg(feature = "train")]
+        DispatchDevice::Autodiff(device) => matches!(**device, DispatchDevice::Cube(_)),
+        #[allow(unreachable_patterns)]
+        _ => false,
+    }
+}
+
+impl ConvShape {
+    /// Whether a launch may have as many cubes as this convolution needs.
+    pub(super) fn fits_cubes(&self) -> bool {
+        let rows = self.channels_in * self.taps();
+        [rows, self.channels_out, self.batch, self.pixels_in()]
+            .iter()
+            .zip([CUBES, CUBES, CUBES, usize::MAX])
+            .all(|(n, most)| *n <= most)
+    }
+}
+
+impl NormShape {
+    /// Whether a launch may have as many cubes as this norm needs.
+    pub(super) fn fits_cubes(&self) -> bool {
+        self.batch * self.groups.max(2) <= CUBES && self.channels <= CUBES
+    }
+}
+
+/// What Burn does not have as one operation, or not fast enough.
+#[backend_extension(Cube, Fusion: cfg(feature = "fusion"), Autodiff: cfg(feature = "train"))]
+pub(super) trait CubeKernels: Backend {
+    /// A convolution.
+    #[fusion(dtype = x, shape = shape.dims_out().into())]
+    fn cube_conv2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        shape: ConvShape,
+    ) -> FloatTensor<Self>;
+
+    /// A linear layer.
+    #[fusion(dtype = x, shape = [shape.rows, shape.outputs].into())]
+    fn cube_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        shape: LinearShape,
+    ) -> FloatTensor<Self>;
+
+    /// A group norm; `scale_shift` is `[b, 2c]`.
+    #[fusion(dtype = x, shape = x)]
+    fn cube_group_norm(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        scale_shift: FloatTensor<Self>,
+        shape: NormShape,
+    ) -> FloatTensor<Self>;
+}
+
+/// What the gradients are made of.
+#[cfg(feature = "train")]
+#[backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
+pub(super) trait CubeGradients: Backend {
+    /// `[b, in, h, w]`.
+    #[fusion(dtype = gradient, shape = shape.dims_in().into())]
+    fn conv2d_input_gradient(
+        gradient: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        shape: ConvShape,
+    ) -> FloatTensor<Self>;
+
+    /// `[out, in, kernel_h, kernel_w]`.
+    #[fusion(dtype = x, shape = shape.dims_weight().into())]
+    fn conv2d_weight_gradient(
+        x: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        shape: ConvShape,
+    ) -> FloatTensor<Self>;
+
+    /// `[out]`.
+    #[fusion(dtype = gradient, shape = [shape.channels_out].into())]
+    fn conv2d_bias_gradient(gradient: FloatTensor<Self>, shape: ConvShape) -> FloatTensor<Self>;
+
+    /// `[rows, in]`.
+    #[fusion(dtype = gradient, shape = [shape.rows, shape.inputs].into())]
+    fn linear_input_gradient(
+        gradient: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        shape: LinearShape,
+    ) -> FloatTensor<Self>;
+
+    /// `[in, out]`.
+    #[fusion(dtype = x, shape = [shape.inputs, shape.outputs].into())]
+    fn linear_weight_gradient(
+        x: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        shape: LinearShape,
+    ) -> FloatTensor<Self>;
+
+    /// `[out]`.
+    #[fusion(dtype = gradient, shape = [shape.outputs].into())]
+    fn linear_bias_gradient(gradient: FloatTensor<Self>, shape: LinearShape) -> FloatTensor<Self>;
+
+    /// Mean and inverse deviation of each group, `[b · groups, 2]`.
+    #[fusion(dtype = x, shape = [shape.batch * shape.groups, 2].into())]
+    fn norm_moments(x: FloatTensor<Self>, shape: NormShape) -> FloatTensor<Self>;
+
+    /// The group norm, given its moments.
+    #[fusion(dtype = x, shape = x)]
+    fn norm_forward(
+        x: FloatTensor<Self>,
+        moments: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        scale_shift: FloatTensor<Self>,
+        shape: NormShape,
+    ) -> FloatTensor<Self>;
+
+    /// Two sums of each plane, `[2, b, c]`.
+    #[fusion(dtype = x, shape = [2, shape.batch, shape.channels].into())]
+    fn norm_sums(
+        x: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        moments: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        scale_shift: FloatTensor<Self>,
+        shape: NormShape,
+    ) -> FloatTensor<Self>;
+
+    /// `[b, c, h, w]`.
+    #[allow(clippy::too_many_arguments)]
+    #[fusion(dtype = x, shape = x)]
+    fn norm_input_gradient(
+        x: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        moments: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        scale_shift: FloatTensor<Self>,
+        sums: FloatTensor<Self>,
+        shape: NormShape,
+    ) -> FloatTensor<Self>;
+
+    /// Those of gamma and beta, `[2, c]`.
+    #[fusion(dtype = sums, shape = [2, shape.channels].into())]
+    fn norm_affine_gradient(
+        sums: FloatTensor<Self>,
+        scale_shift: FloatTensor<Self>,
+        shape: NormShape,
+    ) -> FloatTensor<Self>;
+
+    /// That of scale and shift, `[b, 2c]`.
+    #[fusion(dtype = sums, shape = [shape.batch, 2 * shape.channels].into())]
+    fn norm_time_gradient(
+        sums: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        shape: NormShape,
+    ) -> FloatTensor<Self>;
+}
+
+pub(super) fn conv2d(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Tensor<1>,
+    shape: ConvShape,
+) -> Tensor<4> {
+    Tensor::from_dispatch(Dispatch::cube_conv2d(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+        shape,
+    ))
+}
+
+pub(super) fn linear(
+    x: Tensor<2>,
+    weight: Tensor<2>,
+    bias: Tensor<1>,
+    shape: LinearShape,
+) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::cube_linear(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+        shape,
+    ))
+}
+
+pub(super) fn group_norm(
+    x: Tensor<4>,
+    [gamma, beta]: [Tensor<1>; 2],
+    scale_shift: Tensor<2>,
+    shape: NormShape,
+) -> Tensor<4> {
+    Tensor::from_dispatch(Dispatch::cube_group_norm(
+        x.into_dispatch(),
+        gamma.into_dispatch(),
+        beta.into_dispatch(),
+        scale_shift.into_dispatch(),
+        shape,
+    ))
+}

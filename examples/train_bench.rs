@@ -15,7 +15,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::{Parser, ValueEnum};
 use support::{
-    DEVICES, Done, demo_model, finish, parse_device, peak_memory, reset_peak_memory, use_amx,
+    DEVICES, Done, Units, demo_model, finish, parse_device, peak_memory, reset_peak_memory,
 };
 use training::Start;
 use unclip::{
@@ -62,9 +62,8 @@ struct Cli {
     #[arg(long, value_parser = parse_device, value_delimiter = ',', default_value = DEVICES[0])]
     device: Vec<Device>,
 
-    /// As --amx of the train_ examples.
-    #[arg(long)]
-    amx: bool,
+    #[command(flatten)]
+    units: Units,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -84,7 +83,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Cli) -> Done {
-    use_amx(args.amx);
+    args.units.choose();
     let start = Start {
         folder: args.from.clone().unwrap_or_else(demo_model),
         clip: None,

@@ -92,7 +92,11 @@ class Stages:
 
     def decoder(self):
         from diffusers import UNet2DConditionModel
-        from diffusers.pipelines.unclip.text_proj import UnCLIPTextProjModel
+
+        try:
+            from diffusers.pipelines.unclip.text_proj import UnCLIPTextProjModel
+        except ImportError:  # where later versions keep it
+            from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
 
         unet = load(UNet2DConditionModel, self.root / "decoder")
         proj = load(UnCLIPTextProjModel, self.root / "text_proj")
@@ -155,7 +159,10 @@ def main():
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bf16", action="store_true", help="forward and loss under autocast")
+    parser.add_argument("--tf32", action="store_true", help="what a GPU multiplies is rounded to TF32")
     args = parser.parse_args()
+    torch.backends.cuda.matmul.allow_tf32 = args.tf32
+    torch.backends.cudnn.allow_tf32 = args.tf32
     torch.set_num_threads(args.threads)
     torch.set_default_device(args.device)
     synchronize = torch.cuda.synchronize if args.device.startswith("cuda") else lambda: None

@@ -66,10 +66,8 @@ pub struct Common {
     #[arg(long, value_enum, default_value_t = Dtype::F32)]
     pub dtype: Dtype,
 
-    /// Let the CPU's convolutions multiply bf16 on its matrix units (Intel's AMX, on Linux): faster;
-    /// pictures differ a little.
-    #[arg(long)]
-    pub amx: bool,
+    #[command(flatten)]
+    pub units: Units,
 
     /// The same seed makes the same picture. Default: a new one each time.
     #[arg(long)]
@@ -119,10 +117,29 @@ pub fn demo_model() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo")
 }
 
-/// What `--amx` means.
-pub fn use_amx(is_wanted: bool) {
-    if is_wanted && !set_precision(Precision::Bf16) {
-        eprintln!("--amx: this processor or system has no such units; without");
+/// How precisely layers multiply: results differ in the third digit, and training has to go on as it
+/// was begun.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Units {
+    /// Let the CPU's convolutions multiply bf16 on its matrix units (Intel's AMX, on Linux): up to twice
+    /// as fast.
+    #[arg(long, conflicts_with = "tf32")]
+    pub amx: bool,
+
+    /// Let a GPU's convolutions and linear layers multiply TF32 on its tensor cores.
+    #[arg(long)]
+    pub tf32: bool,
+}
+
+impl Units {
+    /// Has layers multiply so from now on.
+    pub fn choose(self) {
+        if self.amx && !set_precision(Precision::Bf16) {
+            eprintln!("--amx: this processor or system has no such units; without");
+        }
+        if self.tf32 && !set_precision(Precision::Tf32) {
+            eprintln!("--tf32: this build has no GPU; without");
+        }
     }
 }
 
@@ -134,7 +151,7 @@ impl Common {
 
     /// The same, to change something about it.
     pub fn builder(&self) -> unclip::Builder {
-        use_amx(self.amx);
+        self.units.choose();
         let checkpoint = self.checkpoint.clone().unwrap_or_else(demo_model);
         let mut builder = UnClip::builder(&self.device)
             .checkpoint(checkpoint)

@@ -15,7 +15,7 @@ use unclip::{
     core::train::{Progress, Recipe, Samples, TrainSettings, Trainer, latest_checkpoint},
 };
 
-use crate::support::{DEVICES, Done, parse_device, use_amx};
+use crate::support::{DEVICES, Done, Units, parse_device};
 
 /// Flags of a run.
 #[derive(Args, Clone, Debug)]
@@ -62,10 +62,8 @@ pub struct Flags {
     #[arg(long, value_parser = parse_device, value_delimiter = ',', default_value = DEVICES[0])]
     pub device: Vec<Device>,
 
-    /// Let the CPU's convolutions multiply bf16 on its matrix units (Intel's AMX, on Linux): twice as
-    /// fast. Go on with a run as it was begun.
-    #[arg(long)]
-    pub amx: bool,
+    #[command(flatten)]
+    pub units: Units,
 }
 
 impl Flags {
@@ -95,7 +93,7 @@ impl Flags {
         samples: Arc<dyn Samples<Item = R::Sample>>,
         mut watch: impl FnMut(&Trainer<R>, Progress) -> Done,
     ) -> Result<Trainer<R>, Box<dyn Error>> {
-        use_amx(self.amx);
+        self.units.choose();
         let bar = bar(folder, settings.steps)?;
         let mut trainer = Trainer::new(recipe, model, settings, &self.device)?;
         if let Some(checkpoint) = latest_checkpoint(folder) {

@@ -271,51 +271,62 @@ fn attention_agrees_with_burns_operations() {
     .into_iter()
     .enumerate()
     {
-        let mut source = Source::new(number as u64);
-        let width = heads * head;
-        let given = [n, m, m].map(|length| source.tensor([batch, length, width]));
-        let weigh = source.tensor([batch, n, width]).detach();
-        let results = |out: Tensor<3>| {
-            let gradients = (out.clone() * weigh.clone()).sum().backward();
-            let mut all = vec![values(out.inner())];
-            all.extend(given.iter().map(|t| values(t.grad(&gradients).unwrap())));
-            all
+        let run = |device: &Device, is_ours: bool| {
+            let mut source = Source::on(number as u64, device);
+            let width = heads * head;
+            let given = [n, m, m].map(|length| source.tensor([batch, length, width]));
+            let weigh = source.tensor([batch, n, width]).detach();
+            let results = |out: Tensor<3>| {
+                let gradients = (out.clone() * weigh.clone()).sum().backward();
+                let mut all = vec![values(out.inner())];
+                all.extend(given.iter().map(|t| values(t.grad(&gradients).unwrap())));
+                all
+            };
+            // No mask, one for all queries, one for each, and only keys up to the query.
+            let hidden = |rows: usize| {
+                // In the second row of masks every key is hidden.
+                let hides = |i: usize| i * 7 % 5 < 2 || i / m == 1;
+                let data: Vec<bool> = (0..batch * rows * m).map(hides).collect();
+                let data = TensorData::new(data, [batch, 1, rows, m]);
+                Tensor::<4, Bool>::from_data(data, &source.device)
+            };
+            let mut cases = vec![
+                (None, None, false),
+                (Some(hidden(1)), Some(hidden(1)), false),
+                (Some(hidden(n)), Some(hidden(n)), false),
+            ];
+            if n == m {
+                let causal = causal_mask(n, &source.device);
+                let both = hidden(1).expand([batch, 1, n, n]);
+                let both = both.bool_or(causal.clone().expand([batch, 1, n, n]));
+                cases.push((None, Some(causal.expand([batch, 1, n, n])), true));
+                cases.push((Some(hidden(1)), Some(both), true));
+            }
+            let each = cases.into_iter().map(|(mask, hidden, is_causal)| {
+                let [query, key, value] = given.clone();
+                results(match is_ours {
+                    true => attend(query, key, value, heads, mask, is_causal),
+                    false => attention_in_parts([query, key, value], heads, hidden),
+                })
+            });
+            each.collect::<Vec<_>>()
         };
-        // No mask, one for all queries, one for each, and only keys up to the query.
-        let hidden = |rows: usize| {
-            // In the second row of masks every key is hidden.
-            let hides = |i: usize| i * 7 % 5 < 2 || i / m == 1;
-            let data: Vec<bool> = (0..batch * rows * m).map(hides).collect();
-            let data = TensorData::new(data, [batch, 1, rows, m]);
-            Tensor::<4, Bool>::from_data(data, &source.device)
-        };
-        let mut cases = vec![
-            (None, None, false),
-            (Some(hidden(1)), Some(hidden(1)), false),
-            (Some(hidden(n)), Some(hidden(n)), false),
-        ];
-        if n == m {
-            let causal = causal_mask(n, &source.device);
-            let both = hidden(1).expand([batch, 1, n, n]);
-            let both = both.bool_or(causal.clone().expand([batch, 1, n, n]));
-            cases.push((None, Some(causal.expand([batch, 1, n, n])), true));
-            cases.push((Some(hidden(1)), Some(both), true));
-        }
-        for (case, (mask, hidden, is_causal)) in cases.into_iter().enumerate() {
-            let [query, key, value] = given.clone();
-            let expected = results(attention_in_parts(given.clone(), heads, hidden));
-            let found = results(attend(query, key, value, heads, mask, is_causal));
-            for (part, (found, expected)) in found.iter().zip(&expected).enumerate() {
-                // Of one key, queries and keys have no gradient.
-                if expected.iter().all(|v| v.abs() < 1e-9) {
-                    assert!(found.iter().all(|v| v.abs() < 1e-6));
-                    continue;
+        let expected = run(&Device::flex(), false);
+        for (device, place) in devices() {
+            let cases = run(&place, true).into_iter().zip(&expected);
+            for (case, (found, expected)) in cases.enumerate() {
+                for (part, (found, expected)) in found.iter().zip(expected).enumerate() {
+                    // Of one key, queries and keys have no gradient.
+                    if expected.iter().all(|v| v.abs() < 1e-9) {
+                        assert!(found.iter().all(|v| v.abs() < 1e-6));
+                        continue;
+                    }
+                    let apart = difference(found, expected);
+                    assert!(
+                        apart < 2e-5,
+                        "{device}, {number}, case {case}, part {part}: {apart:e} apart"
+                    );
                 }
-                let apart = difference(found, expected);
-                assert!(
-                    apart < 2e-5,
-                    "{number}, case {case}, part {part}: {apart:e} apart"
-                );
             }
         }
     }
@@ -323,14 +334,15 @@ fn attention_agrees_with_burns_operations() {
 
 #[test]
 fn attention_does_not_hide_what_is_no_number() {
-    let device = Device::flex();
-    for (at, value) in [(0, f32::NAN), (20, f32::NAN), (3, f32::INFINITY)] {
-        let mut row = vec![1.0; 21];
-        row[at] = value;
-        let key = Tensor::<3>::from_data(TensorData::new(row, [1, 21, 1]), &device);
-        let one = Tensor::ones([1, 1, 1], &device);
-        let found = values(attend(one, key.clone(), key.ones_like(), 1, None, false));
-        assert!(found[0].is_nan(), "{value} at {at}: {found:?}");
+    for (name, device) in devices() {
+        for (at, value) in [(0, f32::NAN), (20, f32::NAN), (3, f32::INFINITY)] {
+            let mut row = vec![1.0; 21];
+            row[at] = value;
+            let key = Tensor::<3>::from_data(TensorData::new(row, [1, 21, 1]), &device);
+            let one = Tensor::ones([1, 1, 1], &device);
+            let found = values(attend(one, key.clone(), key.ones_like(), 1, None, false));
+            assert!(found[0].is_nan(), "{name}: {value} at {at}: {found:?}");
+        }
     }
 }
 
@@ -383,25 +395,34 @@ fn gelus_agree_with_burns() {
     };
     let quick = |x: Tensor<3>| x.clone() * activation::sigmoid(x * 1.702);
     for dims in [[1, 1, 5], [2, 3, 33], [3, 100, 170]] {
-        let mut source = Source::new(6);
-        // Far enough that nothing or all is left.
-        let x = Tensor::from_inner(source.tensor(dims).inner() * 4.0).require_grad();
-        let weigh = source.tensor(dims).detach();
-        for (name, expected, found) in [
+        let run = |device: &Device, gelu: &dyn Fn(Tensor<3>) -> Tensor<3>| {
+            let mut source = Source::on(6, device);
+            // Far enough that nothing or all is left.
+            let x = Tensor::from_inner(source.tensor(dims).inner() * 4.0).require_grad();
+            let weigh = source.tensor(dims).detach();
+            results(&x, &weigh, gelu)
+        };
+        for (name, expected, ours) in [
             (
                 "gelu",
-                results(&x, &weigh, exact),
-                results(&x, &weigh, kernels::gelu),
+                run(&Device::flex(), &exact),
+                kernels::gelu::<3> as fn(_) -> _,
             ),
             (
                 "quick",
-                results(&x, &weigh, quick),
-                results(&x, &weigh, kernels::quick_gelu),
+                run(&Device::flex(), &quick),
+                kernels::quick_gelu::<3>,
             ),
         ] {
-            for (found, expected) in found.iter().zip(&expected) {
-                let apart = difference(found, expected);
-                assert!(apart < 3e-6, "{name} of {dims:?}: {apart:e} apart");
+            for (device, place) in devices() {
+                let found = run(&place, &ours);
+                for (found, expected) in found.iter().zip(&expected) {
+                    let apart = difference(found, expected);
+                    assert!(
+                        apart < 3e-6,
+                        "{device}, {name} of {dims:?}: {apart:e} apart"
+                    );
+                }
             }
         }
     }

@@ -9,20 +9,12 @@ use rayon::prelude::*;
 
 use super::{
     scratch::{Shared, written},
+    shape::Gelu,
     simd::{dispatch, exp, sigmoid},
 };
 
 /// Values that are a task of their own.
 const TASK: usize = 16 << 10;
-
-/// A form of GELU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Gelu {
-    /// x · Φ(x), by the error function.
-    Exact,
-    /// x · sigmoid(1.702 x).
-    Quick,
-}
 
 /// It of every value.
 pub(super) fn forward(x: &[f32], gelu: Gelu) -> Vec<f32> {

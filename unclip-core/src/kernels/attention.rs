@@ -9,31 +9,13 @@ use rayon::prelude::*;
 use super::{
     matrix::{Matrix, multiply},
     scratch::{Scratch, Shared, written},
+    shape::{AttentionShape, HIDDEN},
     simd::{dispatch, dot},
     softmax::softmax_row,
 };
 
 /// Queries that are worked on at once.
 const QUERIES: usize = 128;
-
-/// What a score of a key that is not seen becomes: far below any other, and still a number where all
-/// are hidden.
-const HIDDEN: f32 = -1e30;
-
-/// Sizes of an attention.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct AttentionShape {
-    pub(super) batch: usize,
-    pub(super) heads: usize,
-    /// Width of a head.
-    pub(super) width: usize,
-    pub(super) queries: usize,
-    pub(super) keys: usize,
-    /// Rows of each sample's mask: none, one for all queries, or one for each.
-    pub(super) mask_rows: usize,
-    /// Whether a query sees no keys after its own place.
-    pub(super) is_causal: bool,
-}
 
 /// The tensors of an attention: `[b, queries or keys, heads · width]`.
 #[derive(Clone, Copy)]
@@ -53,14 +35,6 @@ pub(super) struct Found {
 }
 
 impl AttentionShape {
-    fn row(&self) -> usize {
-        self.heads * self.width
-    }
-
-    fn scale(&self) -> f32 {
-        1.0 / (self.width as f32).sqrt()
-    }
-
     /// Where head `head` of sample `sample` starts among rows of `length` a sample.
     fn start(&self, sample: usize, head: usize, length: usize) -> usize {
         sample * length * self.row() + head * self.width

@@ -10,13 +10,13 @@ use burn::{
 use burn_flex::FlexTensor;
 
 use super::{
-    activation::{self, Gelu},
-    attention::{self, AttentionShape, Given},
+    activation,
+    attention::{self, Given},
     conv,
     linear::forward as linear_forward,
     norm::{self, Affine, Moments},
     resample::Resample,
-    shape::{ConvShape, LinearShape, NormShape},
+    shape::{AttentionShape, ConvShape, Gelu, LinearShape, NormShape},
 };
 
 #[cfg(feature = "train")]

@@ -15,14 +15,14 @@ use burn::tensor::TensorData;
 use burn_flex::FlexTensor;
 
 use super::{
-    activation::{self, Gelu},
-    attention::{self, AttentionShape, Given},
+    activation,
+    attention::{self, Given},
     conv,
     flex::{Kernels, contiguous, group_norm_forward, picture_dims, tensor, values},
     linear,
     norm::{self, Affine, Moments},
     resample::Resample,
-    shape::{ConvShape, LinearShape, NormShape},
+    shape::{AttentionShape, ConvShape, Gelu, LinearShape, NormShape},
 };
 
 /// Parents: input, weight and bias.

@@ -68,7 +68,7 @@ use burn::{
     },
 };
 #[cfg(any(feature = "flex", feature = "cube"))]
-use shape::{ConvShape, LinearShape, NormShape};
+use shape::{AttentionShape, ConvShape, Gelu, LinearShape, NormShape};
 
 /// Where kernels are.
 #[cfg(any(feature = "flex", feature = "cube"))]
@@ -253,9 +253,13 @@ pub fn group_norm(
 
 /// The exact GELU, x · Φ(x), of every value.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    #[cfg(feature = "flex")]
-    if room(&x, &[]) == Some(Room::Flex) {
-        return flex::gelu(x, activation::Gelu::Exact);
+    #[cfg(any(feature = "flex", feature = "cube"))]
+    match room(&x, &[]) {
+        #[cfg(feature = "flex")]
+        Some(Room::Flex) => return flex::gelu(x, Gelu::Exact),
+        #[cfg(feature = "cube")]
+        Some(Room::Cube) => return cube::gelu(x, Gelu::Exact),
+        None => {}
     }
     // Burn's own backward pass is the tanh form's on every backend but Flex, which moves gradients by
     // 3e-4.
@@ -268,9 +272,13 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 
 /// x · sigmoid(1.702 x) of every value.
 pub fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    #[cfg(feature = "flex")]
-    if room(&x, &[]) == Some(Room::Flex) {
-        return flex::gelu(x, activation::Gelu::Quick);
+    #[cfg(any(feature = "flex", feature = "cube"))]
+    match room(&x, &[]) {
+        #[cfg(feature = "flex")]
+        Some(Room::Flex) => return flex::gelu(x, Gelu::Quick),
+        #[cfg(feature = "cube")]
+        Some(Room::Cube) => return cube::gelu(x, Gelu::Quick),
+        None => {}
     }
     x.clone() * burn::tensor::activation::sigmoid(x * 1.702)
 }
@@ -315,12 +323,12 @@ pub(crate) fn attention(
     mask: Option<&Tensor<4, Bool>>,
     is_causal: bool,
 ) -> Option<Tensor<3>> {
-    #[cfg(feature = "flex")]
+    #[cfg(any(feature = "flex", feature = "cube"))]
     {
         let [batch, queries, width] = query.dims();
         let keys = key.dims()[1];
         let mask_rows = mask.map_or(0, |mask| mask.dims()[2]);
-        let shape = attention::AttentionShape {
+        let shape = AttentionShape {
             batch,
             heads,
             width: width / heads,
@@ -333,12 +341,74 @@ pub(crate) fn attention(
             && (!is_causal || queries == keys)
             && mask.is_none_or(|mask| mask.dims() == [batch, 1, mask_rows, keys])
             && [batch, queries, keys, width].iter().all(|n| *n > 0);
-        (is_whole && room(query, &[key.dtype(), value.dtype()]) == Some(Room::Flex))
-            .then(|| flex::attention([query, key, value], mask, shape))
+        if !is_whole {
+            return None;
+        }
+        match room(query, &[key.dtype(), value.dtype()])? {
+            #[cfg(feature = "flex")]
+            Room::Flex => Some(flex::attention([query, key, value], mask, shape)),
+            #[cfg(feature = "cube")]
+            Room::Cube => shape
+                .fits_cubes()
+                .then(|| cube::attention([query, key, value], mask, shape)),
+        }
     }
-    #[cfg(not(feature = "flex"))]
+    #[cfg(not(any(feature = "flex", feature = "cube")))]
     {
         let _ = (query, key, value, heads, mask, is_causal);
         None
     }
+}
+
+/// A step of AdamW on a row of values, where there is a kernel for it: new values, both moments, average.
+/// Moments and average that there are not yet begin.
+#[cfg(feature = "train")]
+pub(crate) fn adam(
+    value: &Tensor<1>,
+    gradient: &Tensor<1>,
+    moments: [Option<&Tensor<1>>; 2],
+    average: Option<&Tensor<1>>,
+    numbers: &AdamNumbers,
+) -> Option<[Tensor<1>; 4]> {
+    #[cfg(feature = "cube")]
+    if room(value, &[gradient.dtype()]) == Some(Room::Cube) {
+        return Some(cube::adam(value, gradient, moments, average, *numbers));
+    }
+    let _ = (value, gradient, moments, average, numbers);
+    None
+}
+
+/// Sums of squares, of which a tensor's are added to those of others, where there is a kernel for it;
+/// their sum is the square of the length of all.
+#[cfg(feature = "train")]
+pub(crate) fn add_squares<const D: usize>(
+    x: &Tensor<D>,
+    sums: Option<Tensor<1>>,
+) -> Option<Tensor<1>> {
+    #[cfg(feature = "cube")]
+    if room(x, &[]) == Some(Room::Cube) {
+        return Some(cube::add_squares(x, sums));
+    }
+    let _ = (x, sums);
+    None
+}
+
+/// The numbers of a step of AdamW.
+#[cfg(feature = "train")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AdamNumbers {
+    /// What gradients are multiplied by.
+    pub(crate) scale: f64,
+    /// The learning rate.
+    pub(crate) rate: f64,
+    /// The share of the values that decays, before the learning rate.
+    pub(crate) decay: f64,
+    /// Decays of the moments.
+    pub(crate) betas: [f64; 2],
+    /// What the moments are divided by.
+    pub(crate) corrections: [f64; 2],
+    /// Added to the root of the second moment.
+    pub(crate) epsilon: f64,
+    /// Decay of the average.
+    pub(crate) ema: f64,
 }

@@ -1,4 +1,4 @@
-//! Sizes of the operations that have kernels.
+//! Sizes and forms of the operations that have kernels.
 
 use burn::tensor::ops::ConvOptions;
 
@@ -114,4 +114,44 @@ impl NormShape {
     pub(super) fn per_group(&self) -> usize {
         self.channels / self.groups
     }
+}
+
+/// Sizes of an attention.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AttentionShape {
+    pub(super) batch: usize,
+    pub(super) heads: usize,
+    /// Width of a head.
+    pub(super) width: usize,
+    pub(super) queries: usize,
+    pub(super) keys: usize,
+    /// Rows of each sample's mask: none, one for all queries, or one for each.
+    pub(super) mask_rows: usize,
+    /// Whether a query sees no keys after its own place.
+    pub(super) is_causal: bool,
+}
+
+/// What a score of a key that is not seen becomes: far below any other, and still a number where all
+/// are hidden.
+pub(super) const HIDDEN: f32 = -1e30;
+
+impl AttentionShape {
+    /// Width of a row of the tensors.
+    pub(super) fn row(&self) -> usize {
+        self.heads * self.width
+    }
+
+    /// What scores are multiplied by.
+    pub(super) fn scale(&self) -> f32 {
+        1.0 / (self.width as f32).sqrt()
+    }
+}
+
+/// A form of GELU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Gelu {
+    /// x · Φ(x), by the error function.
+    Exact,
+    /// x · sigmoid(1.702 x).
+    Quick,
 }

@@ -15,6 +15,7 @@ use super::TrainSettings;
 use crate::{
     error::Result,
     image::to_host,
+    kernels::{self, AdamNumbers},
     weights::{KeyMap, ModulePath},
 };
 
@@ -64,8 +65,10 @@ pub(super) fn norm<M: Module>(model: &M, gradients: &GradientsParams) -> Result<
     let mut squares = Squares {
         gradients,
         sums: Vec::new(),
+        sum: None,
     };
     model.visit(&mut squares);
+    squares.sums.extend(squares.sum);
     if squares.sums.is_empty() {
         return Ok(0.0);
     }
@@ -76,12 +79,18 @@ pub(super) fn norm<M: Module>(model: &M, gradients: &GradientsParams) -> Result<
 struct Squares<'a> {
     gradients: &'a GradientsParams,
     sums: Vec<Tensor<1>>,
+    /// Of all parameters together, where there is a kernel for it.
+    sum: Option<Tensor<1>>,
 }
 
 impl ModuleVisitor for Squares<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(gradient) = self.gradients.get::<D>(param.id) {
-            self.sums.push(gradient.powi_scalar(2).sum());
+        let Some(gradient) = self.gradients.get::<D>(param.id) else {
+            return;
+        };
+        match kernels::add_squares(&gradient, self.sum.clone()) {
+            Some(sum) => self.sum = Some(sum),
+            None => self.sums.push(gradient.powi_scalar(2).sum()),
         }
     }
 }
@@ -99,7 +108,8 @@ struct Update<'a> {
 }
 
 impl Update<'_> {
-    /// New value of a parameter, all as rows. Matrices decay, vectors do not.
+    /// New value of a parameter, all as rows, with moments and average kept. Matrices decay, vectors do
+    /// not.
     fn value(
         &mut self,
         key: &str,
@@ -114,6 +124,28 @@ impl Update<'_> {
             weight_decay,
             ..
         } = *self.settings;
+        let decay = if decays { weight_decay } else { 0.0 };
+        let numbers = AdamNumbers {
+            scale: self.scale,
+            rate: self.rate,
+            decay,
+            betas: [beta1, beta2],
+            corrections: [self.correction1, self.correction2],
+            epsilon,
+            ema: self.ema,
+        };
+        let states = &mut *self.states;
+        let moments = [states.first.get(key), states.second.get(key)];
+        let average = states.average.get(key);
+        if let Some(found) = kernels::adam(&value, &gradient, moments, average, &numbers) {
+            let [value, first, second, average] = found;
+            states.first.insert(key.to_owned(), first);
+            states.second.insert(key.to_owned(), second);
+            if self.settings.ema > 0.0 {
+                states.average.insert(key.to_owned(), average);
+            }
+            return value;
+        }
         let gradient = match self.scale {
             1.0 => gradient,
             scale => gradient * scale,
@@ -131,10 +163,12 @@ impl Update<'_> {
         let change = first.clone() / root * (self.rate / self.correction1);
         self.states.first.insert(key.to_owned(), first);
         self.states.second.insert(key.to_owned(), second);
-        match decays && weight_decay > 0.0 {
-            true => value * (1.0 - self.rate * weight_decay) - change,
+        let value = match decay > 0.0 {
+            true => value * (1.0 - self.rate * decay) - change,
             false => value - change,
-        }
+        };
+        self.average(key, &value);
+        value
     }
 
     fn average(&mut self, key: &str, value: &Tensor<1>) {
@@ -167,7 +201,6 @@ impl ModuleMapper for Update<'_> {
             let (is_tracked, shape) = (tensor.is_require_grad(), tensor.dims());
             let value = tensor.inner().flatten::<1>(0, D - 1);
             let value = self.value(&key, value, gradient.flatten::<1>(0, D - 1), D > 1);
-            self.average(&key, &value);
             let tensor = Tensor::from_inner(value.reshape(shape));
             match is_tracked {
                 true => tensor.require_grad(),

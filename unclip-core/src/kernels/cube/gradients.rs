@@ -12,7 +12,7 @@ use burn::backend::{
 use burn::tensor::Slice;
 
 use super::{CubeGradients, CubeKernels};
-use crate::kernels::shape::{ConvShape, LinearShape, NormShape};
+use crate::kernels::shape::{AttentionShape, ConvShape, Gelu, LinearShape, NormShape};
 
 /// Parents: input, weight and bias.
 #[derive(Debug)]
@@ -139,7 +139,85 @@ impl<B: CubeGradients> Backward<B, 4> for NormBackward {
     }
 }
 
+/// Parents: query, key, value, and the mask, which needs no gradient.
+#[derive(Debug)]
+struct AttentionBackward;
+
+impl<B: CubeGradients> Backward<B, 4> for AttentionBackward {
+    /// Query, key, value, mask and the shares.
+    type State = ([FloatTensor<B>; 5], AttentionShape);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 4>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let gradient = grads.consume::<B>(&ops.node);
+        let ([query, key, value, mask, shares], shape) = ops.state;
+        let parent = |i: usize| ops.parents[i].as_ref();
+        if let Some(node) = parent(2) {
+            let found = B::attention_sums(shares.clone(), gradient.clone(), false, shape);
+            grads.register::<B>(node.id, found);
+        }
+        if parent(0).is_none() && parent(1).is_none() {
+            return;
+        }
+        let scores = B::attention_score_gradient(shares, value, mask, gradient, shape);
+        if let Some(node) = parent(0) {
+            let found = B::attention_sums(scores.clone(), key, true, shape);
+            grads.register::<B>(node.id, found);
+        }
+        if let Some(node) = parent(1) {
+            let found = B::attention_sums(scores, query, false, shape);
+            grads.register::<B>(node.id, found);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct GeluBackward;
+
+impl<B: CubeGradients> Backward<B, 1> for GeluBackward {
+    /// The input.
+    type State = (FloatTensor<B>, Gelu);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let gradient = grads.consume::<B>(&ops.node);
+        let (x, gelu) = ops.state;
+        if let Some(node) = ops.parents[0].as_ref() {
+            grads.register::<B>(node.id, B::gelu_gradient(x, gradient, gelu));
+        }
+    }
+}
+
 impl<B: CubeKernels + CubeGradients, C: CheckpointStrategy> CubeKernels for Autodiff<B, C> {
+    fn cube_attention(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        mask: FloatTensor<Self>,
+        shape: AttentionShape,
+    ) -> FloatTensor<Self> {
+        let [q, k, v, m] = [&query, &key, &value, &mask].map(|t| t.primitive().clone());
+        let shares = B::attention_shares(q.clone(), k.clone(), m.clone(), shape);
+        let out = B::attention_sums(shares.clone(), v.clone(), true, shape);
+        let nodes = [query.node(), key.node(), value.node(), mask.node()];
+        let state = ([q, k, v, m, shares], shape);
+        finish::<B, _, C, 4>(AttentionBackward, nodes, state, out)
+    }
+
+    fn cube_gelu(x: FloatTensor<Self>, gelu: Gelu) -> FloatTensor<Self> {
+        let input = x.primitive().clone();
+        let out = B::cube_gelu(input.clone(), gelu);
+        finish::<B, _, C, 1>(GeluBackward, [x.node()], (input, gelu), out)
+    }
+
     fn cube_conv2d(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,

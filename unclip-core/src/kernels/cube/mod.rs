@@ -5,6 +5,8 @@
 //! convolutions and linear layers are matrix products whose long sums are cut into parts, and a group
 //! norm is two passes over memory.
 
+mod activation;
+mod attention;
 #[cfg(feature = "train")]
 mod gradients;
 mod norm;
@@ -13,14 +15,18 @@ mod norm_gradient;
 mod ops;
 mod patches;
 mod product;
+#[cfg(feature = "train")]
+mod step;
 mod sums;
 
 use burn::{
     backend::{Backend, Dispatch, DispatchDevice, backend_extension, tensor::FloatTensor},
-    tensor::{Device, Tensor},
+    tensor::{Bool, Device, Tensor},
 };
 
-use super::shape::{ConvShape, LinearShape, NormShape};
+#[cfg(feature = "train")]
+use super::AdamNumbers;
+use super::shape::{AttentionShape, ConvShape, Gelu, LinearShape, NormShape};
 
 /// Most cubes of a launch in the dimensions that have least.
 const CUBES: usize = u16::MAX as usize;
@@ -54,6 +60,18 @@ impl NormShape {
     }
 }
 
+impl AttentionShape {
+    /// Whether a launch may have as many cubes as this attention needs.
+    pub(super) fn fits_cubes(&self) -> bool {
+        self.pairs() <= CUBES
+    }
+
+    /// Heads of all samples.
+    fn pairs(&self) -> usize {
+        self.batch * self.heads
+    }
+}
+
 /// What Burn does not have as one operation, or not fast enough.
 #[backend_extension(Cube, Fusion: cfg(feature = "fusion"), Autodiff: cfg(feature = "train"))]
 pub(super) trait CubeKernels: Backend {
@@ -84,6 +102,20 @@ pub(super) trait CubeKernels: Backend {
         scale_shift: FloatTensor<Self>,
         shape: NormShape,
     ) -> FloatTensor<Self>;
+
+    /// Attention; `mask` is 1 where a key must not be seen.
+    #[fusion(dtype = query, shape = query)]
+    fn cube_attention(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        mask: FloatTensor<Self>,
+        shape: AttentionShape,
+    ) -> FloatTensor<Self>;
+
+    /// A form of GELU.
+    #[fusion(dtype = x, shape = x)]
+    fn cube_gelu(x: FloatTensor<Self>, gelu: Gelu) -> FloatTensor<Self>;
 }
 
 /// What the gradients are made of.
@@ -129,6 +161,45 @@ pub(super) trait CubeGradients: Backend {
     /// `[out]`.
     #[fusion(dtype = gradient, shape = [shape.outputs].into())]
     fn linear_bias_gradient(gradient: FloatTensor<Self>, shape: LinearShape) -> FloatTensor<Self>;
+
+    /// The shares of each query's values, `[b · heads, queries, keys]`.
+    #[fusion(dtype = query, shape = [shape.pairs(), shape.queries, shape.keys].into())]
+    fn attention_shares(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        mask: FloatTensor<Self>,
+        shape: AttentionShape,
+    ) -> FloatTensor<Self>;
+
+    /// For the products of queries and keys, `[b · heads, queries, keys]`.
+    #[fusion(dtype = shares, shape = shares)]
+    fn attention_score_gradient(
+        shares: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        mask: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        shape: AttentionShape,
+    ) -> FloatTensor<Self>;
+
+    /// Each query's sum of `rows` (keys) by `weights`, `[b · heads, queries, keys]`; or each key's, of
+    /// queries.
+    #[fusion(dtype = rows, shape = [
+        shape.batch, if *of_keys { shape.queries } else { shape.keys }, shape.row()
+    ].into())]
+    fn attention_sums(
+        weights: FloatTensor<Self>,
+        rows: FloatTensor<Self>,
+        of_keys: bool,
+        shape: AttentionShape,
+    ) -> FloatTensor<Self>;
+
+    /// As the input.
+    #[fusion(dtype = x, shape = x)]
+    fn gelu_gradient(
+        x: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        gelu: Gelu,
+    ) -> FloatTensor<Self>;
 
     /// Mean and inverse deviation of each group, `[b · groups, 2]`.
     #[fusion(dtype = x, shape = [shape.batch * shape.groups, 2].into())]
@@ -189,6 +260,33 @@ pub(super) trait CubeGradients: Backend {
     ) -> FloatTensor<Self>;
 }
 
+/// What a step of training does beside the gradients.
+#[cfg(feature = "train")]
+#[backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
+pub(super) trait CubeSteps: Backend {
+    /// Values, moments and average after a step of AdamW.
+    #[fusion(meta = |value, _, _, _, _, _| {
+        (value.clone(), value.clone(), value.clone(), value.clone())
+    })]
+    fn cube_adam(
+        value: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        average: FloatTensor<Self>,
+        numbers: AdamNumbers,
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+    );
+
+    /// `sums` with the squares of `x` added.
+    #[fusion(dtype = sums, shape = sums)]
+    fn cube_add_squares(x: FloatTensor<Self>, sums: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
 pub(super) fn conv2d(
     x: Tensor<4>,
     weight: Tensor<4>,
@@ -229,5 +327,62 @@ pub(super) fn group_norm(
         beta.into_dispatch(),
         scale_shift.into_dispatch(),
         shape,
+    ))
+}
+
+pub(super) fn attention(
+    [query, key, value]: [&Tensor<3>; 3],
+    mask: Option<&Tensor<4, Bool>>,
+    shape: AttentionShape,
+) -> Tensor<3> {
+    // Extensions take no optional tensors; without a mask this one is not read.
+    let mask = match mask {
+        Some(mask) => mask.clone().float(),
+        None => Tensor::zeros([1, 1, 1, 1], &query.device()),
+    };
+    Tensor::from_dispatch(Dispatch::cube_attention(
+        query.clone().into_dispatch(),
+        key.clone().into_dispatch(),
+        value.clone().into_dispatch(),
+        mask.into_dispatch(),
+        shape,
+    ))
+}
+
+pub(super) fn gelu<const D: usize>(x: Tensor<D>, gelu: Gelu) -> Tensor<D> {
+    Tensor::from_dispatch(Dispatch::cube_gelu(x.into_dispatch(), gelu))
+}
+
+#[cfg(feature = "train")]
+pub(super) fn adam(
+    value: &Tensor<1>,
+    gradient: &Tensor<1>,
+    moments: [Option<&Tensor<1>>; 2],
+    average: Option<&Tensor<1>>,
+    mut numbers: AdamNumbers,
+) -> [Tensor<1>; 4] {
+    let [first, second] =
+        moments.map(|moment| moment.cloned().unwrap_or_else(|| value.zeros_like()));
+    if average.is_none() {
+        // It begins with the new values.
+        numbers.ema = 0.0;
+    }
+    let (value, first, second, average) = Dispatch::cube_adam(
+        value.clone().into_dispatch(),
+        gradient.clone().into_dispatch(),
+        first.into_dispatch(),
+        second.into_dispatch(),
+        average.unwrap_or(value).clone().into_dispatch(),
+        numbers,
+    );
+    [value, first, second, average].map(Tensor::from_dispatch)
+}
+
+#[cfg(feature = "train")]
+pub(super) fn add_squares<const D: usize>(x: &Tensor<D>, sums: Option<Tensor<1>>) -> Tensor<1> {
+    let sums = sums.unwrap_or_else(|| Tensor::zeros([step::SUMS], &x.device()));
+    Tensor::from_dispatch(Dispatch::cube_add_squares(
+        x.clone().into_dispatch(),
+        sums.into_dispatch(),
     ))
 }

@@ -9,12 +9,12 @@ use burn_cubecl::{
 };
 
 use super::{
-    CubeKernels, norm,
+    CubeKernels, activation, attention, norm,
     norm::Affine,
     patches::patches,
     product::{product, transposed},
 };
-use crate::kernels::shape::{ConvShape, LinearShape, NormShape};
+use crate::kernels::shape::{AttentionShape, ConvShape, Gelu, LinearShape, NormShape};
 
 /// Most values of a matrix of patches.
 const VALUES: usize = 1 << 28;
@@ -114,6 +114,21 @@ impl CubeKernels for CubeBackend {
         let x = into_contiguous(x);
         let moments = norm::moments(&x, &shape);
         norm::forward(&x, &moments, &affine(gamma, beta, scale_shift), &shape)
+    }
+
+    fn cube_attention(
+        query: CubeTensor,
+        key: CubeTensor,
+        value: CubeTensor,
+        mask: CubeTensor,
+        shape: AttentionShape,
+    ) -> CubeTensor {
+        let shares = attention::shares(query, key, mask, &shape);
+        attention::sums(shares, value, true, &shape)
+    }
+
+    fn cube_gelu(x: CubeTensor, gelu: Gelu) -> CubeTensor {
+        activation::forward(&into_contiguous(x), gelu)
     }
 }
 
@@ -216,6 +231,38 @@ mod gradients {
 
         fn linear_bias_gradient(gradient: CubeTensor, shape: LinearShape) -> CubeTensor {
             column_sums(into_contiguous(gradient), shape.rows, shape.outputs)
+        }
+
+        fn attention_shares(
+            query: CubeTensor,
+            key: CubeTensor,
+            mask: CubeTensor,
+            shape: AttentionShape,
+        ) -> CubeTensor {
+            attention::shares(query, key, mask, &shape)
+        }
+
+        fn attention_score_gradient(
+            shares: CubeTensor,
+            value: CubeTensor,
+            mask: CubeTensor,
+            gradient: CubeTensor,
+            shape: AttentionShape,
+        ) -> CubeTensor {
+            attention::score_gradient(shares, value, mask, gradient, &shape)
+        }
+
+        fn attention_sums(
+            weights: CubeTensor,
+            rows: CubeTensor,
+            of_keys: bool,
+            shape: AttentionShape,
+        ) -> CubeTensor {
+            attention::sums(weights, rows, of_keys, &shape)
+        }
+
+        fn gelu_gradient(x: CubeTensor, gradient: CubeTensor, gelu: Gelu) -> CubeTensor {
+            activation::backward(&into_contiguous(x), &into_contiguous(gradient), gelu)
         }
 
         fn norm_moments(x: CubeTensor, shape: NormShape) -> CubeTensor {

@@ -10,11 +10,11 @@ use super::product::empty;
 /// Units of a cube.
 pub(super) const UNITS: u32 = 256;
 
-/// Sums that should be under way at once, or a GPU idles.
-const UNDER_WAY: usize = 1 << 16;
+/// Rows that a unit sums in one pass, where there are many: a second pass takes longer to start.
+const ROWS: usize = 128;
 
-/// Rows of one unit's sum at least, where there is a second pass.
-const ROWS: usize = 8;
+/// Columns with which one pass has a GPU at work, whatever the rows.
+const COLUMNS: usize = 1 << 14;
 
 /// The sum of a value of each unit, in one order.
 #[cube]
@@ -36,6 +36,25 @@ pub(super) fn cube_sum(value: f32, shared: &mut Shared<[f32]>) -> f32 {
     sum
 }
 
+/// The largest of a value of each unit.
+#[cube]
+pub(super) fn cube_max(value: f32, shared: &mut Shared<[f32]>) -> f32 {
+    shared[UNIT_POS as usize] = value;
+    sync_cube();
+    let mut active = CUBE_DIM / 2;
+    while active > 0 {
+        if UNIT_POS < active {
+            let other = shared[(UNIT_POS + active) as usize];
+            shared[UNIT_POS as usize] = max(shared[UNIT_POS as usize], other);
+        }
+        sync_cube();
+        active /= 2;
+    }
+    let most = shared[0];
+    sync_cube();
+    most
+}
+
 #[cube(launch_unchecked)]
 fn sum_of_rows(x: &[f32], sums: &mut [f32], rows: u32, columns: u32, rows_each: u32) {
     let column = CUBE_POS_X * CUBE_DIM_X + UNIT_POS_X;
@@ -51,9 +70,13 @@ fn sum_of_rows(x: &[f32], sums: &mut [f32], rows: u32, columns: u32, rows_each: 
     sums[(CUBE_POS_Y * columns + column) as usize] = sum;
 }
 
-/// Of `[rows, columns]` the sum of all rows, in two passes where columns are few.
+/// Of `[rows, columns]` the sum of all rows, in two passes where rows are many and columns few.
 pub(super) fn column_sums(x: CubeTensor, rows: usize, columns: usize) -> CubeTensor {
-    let parts = (UNDER_WAY / columns).clamp(1, rows.div_ceil(ROWS));
+    let parts = match rows <= ROWS || columns >= COLUMNS {
+        true => 1,
+        // As long as the sums of the second pass.
+        false => rows.isqrt().min(u16::MAX as usize),
+    };
     let rows_each = rows.div_ceil(parts);
     let parts = rows.div_ceil(rows_each);
     let sums = empty([parts, columns].into(), &x);

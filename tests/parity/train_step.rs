@@ -97,7 +97,7 @@ fn step<R: Recipe>(
     case: &Case,
     report: &mut Report,
     io: &Goldens,
-    (mut recipe, model, samples, mut noise): (R, R::Model, Vec<R::Sample>, Noise),
+    (recipe, model, samples, mut noise): (R, R::Model, Vec<R::Sample>, Noise),
     save: impl Fn(&R::Model, &Path) -> BTreeMap<&'static str, std::path::PathBuf>,
 ) {
     let number = |key: &str| case.json[key].as_f64().unwrap();

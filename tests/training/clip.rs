@@ -55,7 +55,7 @@ fn it_learns_which_caption_is_whose() {
 fn pieces_have_the_gradients_of_the_whole_batch_and_the_loss_is_clips() {
     let device = Device::flex().autodiff();
     let model = model().to_device(&device).train();
-    let mut recipe = recipe();
+    let recipe = recipe();
     let examples = recipe
         .prepare(discs(7, 16), &mut Noise::from_seed(0))
         .unwrap();

@@ -124,7 +124,7 @@ fn shares_that_are_none_are_refused() {
         ("embedding noise", recipe(3).with_embedding_noise(f32::NAN)),
         ("embedding noise", recipe(3).with_embedding_noise(-1.0)),
     ];
-    for (name, mut recipe) in wrong {
+    for (name, recipe) in wrong {
         let error = recipe.prepare(discs(2, 16), &mut Noise::from_seed(1));
         let error = error.err().unwrap().to_string();
         assert!(error.contains(name), "{error}");
@@ -134,7 +134,7 @@ fn shares_that_are_none_are_refused() {
 #[test]
 fn embeddings_without_a_caption_stay_exact() {
     let losses = |noise: f32, caption_dropout: f32| {
-        let mut recipe = recipe(3)
+        let recipe = recipe(3)
             .with_dropout(0.0, caption_dropout)
             .with_embedding_noise(noise);
         let examples = recipe

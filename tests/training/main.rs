@@ -123,7 +123,7 @@ pub fn mean_loss(rows: &[LogRow]) -> f64 {
 ///
 /// # Panics
 /// If they differ by more than 2 %.
-pub fn check_gradients<R: Recipe>(mut recipe: R, model: R::Model, samples: Vec<R::Sample>) {
+pub fn check_gradients<R: Recipe>(recipe: R, model: R::Model, samples: Vec<R::Sample>) {
     let device = Device::flex().autodiff();
     let model = model.to_device(&device).train();
     let examples = recipe.prepare(samples, &mut Noise::from_seed(4)).unwrap();

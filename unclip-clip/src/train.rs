@@ -110,7 +110,7 @@ impl Recipe for ClipTraining {
     type Sample = Captioned;
     type Example = ClipExample;
 
-    fn prepare(&mut self, samples: Vec<Captioned>, _: &mut Noise) -> Result<Vec<ClipExample>> {
+    fn prepare(&self, samples: Vec<Captioned>, _: &mut Noise) -> Result<Vec<ClipExample>> {
         let captions: Vec<&str> = samples.iter().map(|s| &s.caption[..]).collect();
         let tokens = self.tokenizer.encode_batch(&captions)?;
         let length = tokens.length.max(1);

@@ -50,7 +50,7 @@ impl Recipe for Product {
     type Sample = [f32; 2];
     type Example = ([f32; 2], f32);
 
-    fn prepare(&mut self, samples: Vec<[f32; 2]>, noise: &mut Noise) -> Result<Vec<Self::Example>> {
+    fn prepare(&self, samples: Vec<[f32; 2]>, noise: &mut Noise) -> Result<Vec<Self::Example>> {
         let shift = noise.normal_vec(2 * samples.len())?;
         let shifted = samples
             .iter()

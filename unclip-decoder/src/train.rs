@@ -1,6 +1,6 @@
 //! How the decoder is trained (unCLIP §2.1), from nothing or from a checkpoint, also for inpainting.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use burn::tensor::{Device, Tensor};
 use unclip_core::{
@@ -24,7 +24,7 @@ use crate::{DecoderConfig, DecoderModel};
 /// that sampling can be guided by either.
 pub struct DecoderTraining {
     loss: DiffusionLoss,
-    timesteps: TimestepSampler,
+    timesteps: Mutex<TimestepSampler>,
     text: Mutex<Box<dyn TextEncoder>>,
     image: Mutex<Box<dyn ImageEncoder>>,
     size: usize,
@@ -58,7 +58,7 @@ impl DecoderTraining {
         image: Box<dyn ImageEncoder>,
     ) -> Self {
         Self {
-            timesteps: TimestepSampler::uniform(process.steps()),
+            timesteps: Mutex::new(TimestepSampler::uniform(process.steps())),
             loss: DiffusionLoss::new(process, Weighting::Even),
             text: Mutex::new(text),
             image: Mutex::new(image),
@@ -79,7 +79,7 @@ impl DecoderTraining {
 
     /// How timesteps are drawn. Default: evenly.
     pub fn with_timesteps(mut self, timesteps: TimestepSampler) -> Self {
-        self.timesteps = timesteps;
+        self.timesteps = Mutex::new(timesteps);
         self
     }
 
@@ -115,7 +115,7 @@ impl DecoderTraining {
 
     /// Encodes the pictures and those captions that are not dropped.
     fn encode(
-        &mut self,
+        &self,
         samples: &[Captioned],
         is_captioned: &[bool],
     ) -> Result<(Vec<Vec<f32>>, Vec<TextRow>)> {
@@ -124,8 +124,8 @@ impl DecoderTraining {
             .zip(is_captioned)
             .map(|(sample, kept)| if *kept { &sample.caption[..] } else { "" })
             .collect();
-        let text = unpoisoned(&mut self.text).encode_text(&captions)?;
-        let image = unpoisoned(&mut self.image).encode_images(&pictures(samples))?;
+        let text = locked(&self.text).encode_text(&captions)?;
+        let image = locked(&self.image).encode_images(&pictures(samples))?;
         let width = image.dims()[1];
         if width != self.embedding {
             let expected = format!("[b, {}], as the decoder takes", self.embedding);
@@ -149,9 +149,8 @@ fn disturb(embedding: &mut [f32], most: f32, noise: &mut Noise) -> Result<()> {
     Ok(())
 }
 
-fn unpoisoned<T>(lock: &mut Mutex<T>) -> &mut T {
-    lock.get_mut()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
+fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl Recipe for DecoderTraining {
@@ -159,11 +158,7 @@ impl Recipe for DecoderTraining {
     type Sample = Captioned;
     type Example = DecoderExample;
 
-    fn prepare(
-        &mut self,
-        samples: Vec<Captioned>,
-        noise: &mut Noise,
-    ) -> Result<Vec<DecoderExample>> {
+    fn prepare(&self, samples: Vec<Captioned>, noise: &mut Noise) -> Result<Vec<DecoderExample>> {
         let count = samples.len();
         let has_image = kept_conditions("embedding dropout", self.embedding_dropout, count, noise)?;
         let has_caption = kept_conditions("caption dropout", self.caption_dropout, count, noise)?;
@@ -187,7 +182,7 @@ impl Recipe for DecoderTraining {
             samples.iter().zip(embeddings).zip(texts).zip(has_image)
         {
             let pixels = pixel_values(&square(&sample.picture, self.size));
-            let (timestep, weight) = self.timesteps.draw(noise.uniform_vec(1)[0]);
+            let (timestep, weight) = locked(&self.timesteps).draw(noise.uniform_vec(1)[0]);
             let kept = match self.is_for_inpainting {
                 true => known_pixels(self.size, noise.uniform_vec(5)),
                 false => Vec::new(),
@@ -255,19 +250,23 @@ impl Recipe for DecoderTraining {
         Ok(self.loss.losses(output, &noised) * weights)
     }
 
-    fn observe(&mut self, examples: &[DecoderExample], losses: &[f32]) {
+    fn observe(&self, examples: &[DecoderExample], losses: &[f32]) {
+        let mut timesteps = locked(&self.timesteps);
         for (example, loss) in examples.iter().zip(losses) {
-            self.timesteps
-                .observe(example.timestep, loss / example.weight);
+            timesteps.observe(example.timestep, loss / example.weight);
         }
     }
 
-    fn state(&self) -> serde_json::Value {
-        self.timesteps.state()
+    fn learns_from_losses(&self) -> bool {
+        locked(&self.timesteps).is_loss_aware()
     }
 
-    fn restore(&mut self, state: &serde_json::Value) -> Result<()> {
-        self.timesteps.restore(state);
+    fn state(&self) -> serde_json::Value {
+        locked(&self.timesteps).state()
+    }
+
+    fn restore(&self, state: &serde_json::Value) -> Result<()> {
+        locked(&self.timesteps).restore(state);
         Ok(())
     }
 }

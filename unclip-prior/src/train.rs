@@ -75,11 +75,11 @@ impl Recipe for PriorTraining {
     type Example = PriorExample;
 
     fn prepare(
-        &mut self,
+        &self,
         samples: Vec<EmbeddedCaption>,
         noise: &mut Noise,
     ) -> Result<Vec<PriorExample>> {
-        let texts = encoded(&mut self.text, &samples, self.caption_dropout, noise)?;
+        let texts = encoded(&self.text, &samples, self.caption_dropout, noise)?;
         let mut examples = Vec::with_capacity(samples.len());
         for (sample, text) in samples.into_iter().zip(texts) {
             examples.push(PriorExample {
@@ -128,7 +128,7 @@ impl std::fmt::Debug for PriorTraining {
 
 /// Encodes captions, of which some are dropped.
 pub(crate) fn encoded(
-    text: &mut Mutex<Box<dyn TextEncoder>>,
+    text: &Mutex<Box<dyn TextEncoder>>,
     samples: &[EmbeddedCaption],
     dropout: f32,
     noise: &mut Noise,
@@ -139,9 +139,7 @@ pub(crate) fn encoded(
         .zip(kept)
         .map(|(sample, is_kept)| if is_kept { &sample.caption[..] } else { "" })
         .collect();
-    let text = text
-        .get_mut()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let text = text.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     TextRow::of(&text.encode_text(&captions)?)
 }
 

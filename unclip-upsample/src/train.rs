@@ -139,11 +139,7 @@ impl Recipe for UpsamplerTraining {
     type Sample = Captioned;
     type Example = UpsamplerExample;
 
-    fn prepare(
-        &mut self,
-        samples: Vec<Captioned>,
-        noise: &mut Noise,
-    ) -> Result<Vec<UpsamplerExample>> {
+    fn prepare(&self, samples: Vec<Captioned>, noise: &mut Noise) -> Result<Vec<UpsamplerExample>> {
         let mut examples = Vec::with_capacity(samples.len());
         for sample in samples {
             let draws = noise.uniform_vec(3);

@@ -215,6 +215,7 @@ pub fn group_norm(
                 groups: layer.num_groups,
                 epsilon: layer.epsilon as f32,
                 silu,
+                is_timed: scale_shift.is_some(),
             };
             // Extensions take no optional tensors.
             let value = |param: &Option<Param<Tensor<1>>>, default: f32| match param {
@@ -222,16 +223,19 @@ pub fn group_norm(
                 None => Tensor::full([channels], default, &device),
             };
             let affine = [value(&layer.gamma, 1.0), value(&layer.beta, 0.0)];
-            let time = || {
-                let zeros = || Tensor::zeros([batch, 2 * channels], &device);
-                scale_shift.clone().unwrap_or_else(zeros)
+            let time = |dims: [usize; 2]| match &scale_shift {
+                Some(scale_shift) => scale_shift.clone(),
+                None => Tensor::zeros(dims, &device),
             };
             match room {
                 #[cfg(feature = "flex")]
-                Room::Flex => return flex::group_norm(x, affine, time(), shape),
+                Room::Flex => {
+                    return flex::group_norm(x, affine, time([batch, 2 * channels]), shape);
+                }
                 #[cfg(feature = "cube")]
                 Room::Cube if shape.fits_cubes() => {
-                    return cube::group_norm(x, affine, time(), shape);
+                    // Without a time its values are not read.
+                    return cube::group_norm(x, affine, time([1, 1]), shape);
                 }
                 #[allow(unreachable_patterns)]
                 _ => {}

@@ -102,6 +102,8 @@ pub(crate) struct NormShape {
     pub(super) groups: usize,
     pub(super) epsilon: f32,
     pub(super) silu: bool,
+    /// Whether there are scale and shift.
+    pub(super) is_timed: bool,
 }
 
 impl NormShape {

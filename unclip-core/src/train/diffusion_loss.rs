@@ -279,6 +279,11 @@ impl TimestepSampler {
         (total > 0.0).then(|| roots.iter().map(share).collect())
     }
 
+    /// Whether draws follow the losses.
+    pub fn is_loss_aware(&self) -> bool {
+        self.history.is_some()
+    }
+
     /// Remembers a loss as it was before its factor.
     pub fn observe(&mut self, t: usize, loss: f32) {
         if let Some(losses) = self.history.as_mut().and_then(|h| h.get_mut(t)) {

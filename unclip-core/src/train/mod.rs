@@ -10,6 +10,7 @@
 //!   order from the seed, so that a resumed run repeats a run that was never stopped to the bit
 //! - [`TrainSettings`] has the optimiser's numbers and when to save
 
+mod ahead;
 mod captioned;
 mod checkpoint;
 #[cfg(feature = "flex")]

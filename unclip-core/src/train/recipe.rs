@@ -29,15 +29,12 @@ pub trait Recipe: Send + Sync {
     /// A sample with its timestep, noise and dropped conditions.
     type Example: Send + Sync;
 
-    /// Runs frozen encoders on the samples of a step and draws what their loss needs.
+    /// Runs frozen encoders on the samples of a step and draws what their loss needs. While a step is
+    /// computed, the next one is prepared in another thread.
     ///
     /// # Errors
     /// Whatever is wrong with a sample.
-    fn prepare(
-        &mut self,
-        samples: Vec<Self::Sample>,
-        noise: &mut Noise,
-    ) -> Result<Vec<Self::Example>>;
+    fn prepare(&self, samples: Vec<Self::Sample>, noise: &mut Noise) -> Result<Vec<Self::Example>>;
 
     /// The loss of each example, `[n]`, on `device` (which tracks gradients).
     ///
@@ -93,8 +90,14 @@ pub trait Recipe: Send + Sync {
     }
 
     /// Told the losses of a step; for timestep samplers that learn from them.
-    fn observe(&mut self, examples: &[Self::Example], losses: &[f32]) {
+    fn observe(&self, examples: &[Self::Example], losses: &[f32]) {
         let _ = (examples, losses);
+    }
+
+    /// Whether what [`observe`](Self::observe) is told changes what [`prepare`](Self::prepare) gives. Steps
+    /// are then not prepared before the losses of those before them are known.
+    fn learns_from_losses(&self) -> bool {
+        false
     }
 
     /// What [`observe`](Self::observe) has learned, to be kept in checkpoints.
@@ -106,7 +109,7 @@ pub trait Recipe: Send + Sync {
     ///
     /// # Errors
     /// [`Error::Setting`] if it is not that.
-    fn restore(&mut self, state: &serde_json::Value) -> Result<()> {
+    fn restore(&self, state: &serde_json::Value) -> Result<()> {
         let _ = state;
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::{
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
     time::Instant,
 };
 
@@ -11,17 +12,16 @@ use burn::{module::Module, tensor::Device};
 
 use super::{
     Broken, Loader, LogRow, Optimizer, Pass, Recipe, Samples, TrainSettings,
+    ahead::Ahead,
     checkpoint::{self, State},
     latest_checkpoint,
     log::{Log, read_log},
     loss_curve,
     optimizer::norm,
-    order::mix,
 };
 use crate::{
     error::{Error, Result},
     image::save_png,
-    noise::Noise,
 };
 
 /// What a run is told after each step.
@@ -52,7 +52,7 @@ pub struct Progress {
 /// ```
 #[derive(Debug)]
 pub struct Trainer<R: Recipe> {
-    recipe: R,
+    recipe: Arc<R>,
     /// Tracks gradients.
     model: Option<R::Model>,
     optimizer: Optimizer,
@@ -83,7 +83,7 @@ impl<R: Recipe> Trainer<R> {
         };
         let devices: Vec<Device> = devices.iter().map(|d| d.clone().autodiff()).collect();
         Ok(Self {
-            recipe,
+            recipe: Arc::new(recipe),
             model: Some(tracked(model, &main.clone().autodiff())),
             optimizer: Optimizer::default(),
             settings,
@@ -138,15 +138,32 @@ impl<R: Recipe> Trainer<R> {
             self.save(folder)?;
         }
         let (batch, seed) = (settings.batch, settings.seed);
-        let mut loader = Loader::new(samples, batch, seed, self.step, settings.workers)?;
+        let loader = Loader::new(samples, batch, seed, self.step, settings.workers)?;
+        let (recipe, step, steps) = (self.recipe.clone(), self.step, settings.steps);
+        thread::scope(|scope| {
+            let ahead = Ahead::start(scope, recipe, loader, seed, step, steps);
+            self.steps(&mut log, folder, &ahead, &mut watch)
+        })
+    }
+
+    /// The steps that are left.
+    fn steps(
+        &mut self,
+        log: &mut Log,
+        folder: &Path,
+        ahead: &Ahead<R::Example>,
+        watch: &mut impl FnMut(&Self, Progress) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let settings = self.settings.clone();
         while self.step < settings.steps {
             let start = Instant::now();
-            let batch = loader.next_batch()?;
-            self.note_broken(batch.broken)?;
-            let (loss, gradient_norm) = match batch.items.is_empty() {
+            let next = ahead.take(self.step)?;
+            self.note_broken(next.broken)?;
+            let (loss, gradient_norm) = match next.examples.is_empty() {
                 true => (f64::NAN, 0.0),
-                false => self.update(batch.items, &batch.names, folder)?,
+                false => self.update(&next.examples, &next.names, folder)?,
             };
+            ahead.done(self.step);
             let row = LogRow {
                 step: self.step + 1,
                 loss,
@@ -181,22 +198,20 @@ impl<R: Recipe> Trainer<R> {
         Ok(())
     }
 
-    /// One step on these samples; mean loss and length of the gradient.
+    /// One step on these examples; mean loss and length of the gradient.
     fn update(
         &mut self,
-        samples: Vec<R::Sample>,
+        examples: &[R::Example],
         names: &[String],
         folder: &Path,
     ) -> Result<(f64, f64)> {
-        let mut noise = Noise::from_seed(mix(self.settings.seed ^ mix(self.step as u64)));
-        let examples = self.recipe.prepare(samples, &mut noise)?;
         let diverged = |reason: String, step: usize| Error::Diverged {
             step: step + 1,
             reason,
             batch: names.join(", "),
             checkpoint: latest_checkpoint(folder),
         };
-        let pass = match self.backward(&examples) {
+        let pass = match self.backward(examples) {
             Err(Error::NotFinite { stage, .. }) => {
                 return Err(diverged(format!("the {stage} is not finite"), self.step));
             }
@@ -224,7 +239,7 @@ impl<R: Recipe> Trainer<R> {
                     .step(model, pass.gradients, scale, &self.settings, self.step);
             self.model = Some(self.recipe.constrained(model));
         }
-        self.recipe.observe(&examples, &pass.losses);
+        self.recipe.observe(examples, &pass.losses);
         Ok((loss, length))
     }
 

@@ -10,6 +10,7 @@ pub(crate) struct Source {
 }
 
 /// The devices named in `UNCLIP_TEST_DEVICES` that have kernels and are built in (default: `flex`).
+#[allow(dead_code)] // Not every test takes GPUs.
 pub(crate) fn devices() -> Vec<(String, Device)> {
     let names = std::env::var("UNCLIP_TEST_DEVICES").unwrap_or_else(|_| "flex".into());
     let named = names.split(',').map(|name| match name {

@@ -74,14 +74,14 @@ impl Recipe for AutoregressiveTraining {
     type Example = AutoregressiveExample;
 
     fn prepare(
-        &mut self,
+        &self,
         samples: Vec<EmbeddedCaption>,
         noise: &mut Noise,
     ) -> Result<Vec<AutoregressiveExample>> {
-        let texts = encoded(&mut self.text, &samples, self.caption_dropout, noise)?;
+        let texts = encoded(&self.text, &samples, self.caption_dropout, noise)?;
         let stage = self
             .stage
-            .get_mut()
+            .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner());
         let device = stage.device().clone();
         let width = stage.codec().pca().width();

@@ -65,6 +65,26 @@ pub(super) fn moments(x: &CubeTensor, shape: &NormShape) -> CubeTensor {
     moments
 }
 
+/// 1 + scale of a sample's channel.
+#[cube]
+pub(super) fn scale_at(scale_shift: &[f32], at: u32, #[comptime] is_timed: bool) -> f32 {
+    let mut scale = f32::new(1.0);
+    if comptime!(is_timed) {
+        scale += scale_shift[at as usize];
+    }
+    scale
+}
+
+/// Shift of a sample's channel.
+#[cube]
+pub(super) fn shift_at(scale_shift: &[f32], at: u32, #[comptime] is_timed: bool) -> f32 {
+    let mut shift = f32::new(0.0);
+    if comptime!(is_timed) {
+        shift += scale_shift[at as usize];
+    }
+    shift
+}
+
 #[cube(launch_unchecked)]
 fn apply(
     x: &[f32],
@@ -76,6 +96,7 @@ fn apply(
     pixels: u32,
     per_group: u32,
     #[comptime] silu: bool,
+    #[comptime] is_timed: bool,
 ) {
     let pixel = CUBE_POS_X * CUBE_DIM_X + UNIT_POS_X;
     if pixel >= pixels {
@@ -85,8 +106,8 @@ fn apply(
     let plane = CUBE_POS_Z * channels + channel;
     let group = 2 * (plane / per_group);
     let time = CUBE_POS_Z * 2 * channels + channel;
-    let scale = 1.0 + scale_shift[time as usize];
-    let shift = scale_shift[(time + channels) as usize];
+    let scale = scale_at(scale_shift, time, is_timed);
+    let shift = shift_at(scale_shift, time + channels, is_timed);
     let at = (plane * pixels + pixel) as usize;
     let normed = (x[at] - moments[group as usize]) * moments[(group + 1) as usize];
     let value = normed * gamma[channel as usize] * scale + beta[channel as usize] * scale + shift;
@@ -134,6 +155,7 @@ pub(super) fn forward(
             shape.pixels as u32,
             shape.per_group() as u32,
             shape.silu,
+            shape.is_timed,
         );
     }
     y

@@ -6,7 +6,7 @@ use burn_cubecl::{cubecl, tensor::CubeTensor};
 use cubecl::prelude::*;
 
 use super::{
-    norm::{Affine, pixelwise},
+    norm::{Affine, pixelwise, scale_at, shift_at},
     product::empty,
     sums::{UNITS, cube_sum},
 };
@@ -35,6 +35,7 @@ fn plane_sums(
     pixels: u32,
     per_group: u32,
     #[comptime] silu: bool,
+    #[comptime] is_timed: bool,
     #[comptime] units: u32,
 ) {
     let mut shared = Shared::new_slice(units as usize);
@@ -43,9 +44,10 @@ fn plane_sums(
     let group = 2 * (plane / per_group);
     let (mean, inverse) = (moments[group as usize], moments[(group + 1) as usize]);
     let time = CUBE_POS_Y * 2 * channels + channel;
-    let scale = 1.0 + scale_shift[time as usize];
+    let scale = scale_at(scale_shift, time, is_timed);
+    let shift = shift_at(scale_shift, time + channels, is_timed);
     let factor = gamma[channel as usize] * scale;
-    let addend = beta[channel as usize] * scale + scale_shift[(time + channels) as usize];
+    let addend = beta[channel as usize] * scale + shift;
     let mut plain = f32::new(0.0);
     let mut weighted = f32::new(0.0);
     let mut pixel = UNIT_POS;
@@ -78,6 +80,7 @@ fn input_change(
     pixels: u32,
     per_group: u32,
     #[comptime] silu: bool,
+    #[comptime] is_timed: bool,
 ) {
     let pixel = CUBE_POS_X * CUBE_DIM_X + UNIT_POS_X;
     if pixel >= pixels {
@@ -95,15 +98,15 @@ fn input_change(
     let mut weighted = f32::new(0.0);
     let first = channel / per_group * per_group;
     for other in first..first + per_group {
-        let factor = gamma[other as usize] * (1.0 + scale_shift[(time + other) as usize]);
+        let factor = gamma[other as usize] * scale_at(scale_shift, time + other, is_timed);
         let plane = CUBE_POS_Z * channels + other;
         plain += factor * sums[plane as usize];
         weighted += factor * sums[(CUBE_COUNT_Z * channels + plane) as usize];
     }
     let size = (per_group * pixels) as f32;
-    let scale = 1.0 + scale_shift[(time + channel) as usize];
+    let scale = scale_at(scale_shift, time + channel, is_timed);
     let factor = gamma[channel as usize] * scale;
-    let shift = scale_shift[(time + channels + channel) as usize];
+    let shift = shift_at(scale_shift, time + channels + channel, is_timed);
     let addend = beta[channel as usize] * scale + shift;
     let at = (plane * pixels + pixel) as usize;
     let normed = (x[at] - mean) * inverse;
@@ -112,7 +115,14 @@ fn input_change(
 }
 
 #[cube(launch_unchecked)]
-fn affine_change(sums: &[f32], scale_shift: &[f32], found: &mut [f32], batch: u32, channels: u32) {
+fn affine_change(
+    sums: &[f32],
+    scale_shift: &[f32],
+    found: &mut [f32],
+    batch: u32,
+    channels: u32,
+    #[comptime] is_timed: bool,
+) {
     let channel = CUBE_POS_X * CUBE_DIM_X + UNIT_POS_X;
     if channel >= channels {
         terminate!();
@@ -120,7 +130,7 @@ fn affine_change(sums: &[f32], scale_shift: &[f32], found: &mut [f32], batch: u3
     let mut gamma = f32::new(0.0);
     let mut beta = f32::new(0.0);
     for sample in 0..batch {
-        let scale = 1.0 + scale_shift[(sample * 2 * channels + channel) as usize];
+        let scale = scale_at(scale_shift, sample * 2 * channels + channel, is_timed);
         let plane = sample * channels + channel;
         beta += scale * sums[plane as usize];
         gamma += scale * sums[(batch * channels + plane) as usize];
@@ -177,6 +187,7 @@ pub(super) fn sums(
             shape.pixels as u32,
             shape.per_group() as u32,
             shape.silu,
+            shape.is_timed,
             UNITS,
         );
     }
@@ -211,6 +222,7 @@ pub(super) fn input_gradient(
             shape.pixels as u32,
             shape.per_group() as u32,
             shape.silu,
+            shape.is_timed,
         );
     }
     found
@@ -234,6 +246,7 @@ pub(super) fn affine_gradient(
             found.clone().into_buffer_arg(),
             shape.batch as u32,
             shape.channels as u32,
+            shape.is_timed,
         );
     }
     found

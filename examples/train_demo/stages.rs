@@ -2,8 +2,10 @@
 
 use std::{
     error::Error,
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -47,6 +49,8 @@ const SHIPPED: Option<FloatDType> = Some(FloatDType::F16);
 
 /// Scenes whose embeddings the priors are trained on.
 const EMBEDDED: usize = 60_000;
+/// How many of them are embedded at once.
+const TOGETHER: usize = 400;
 
 pub fn model_folder(args: &Args) -> PathBuf {
     args.out.join("model")
@@ -146,13 +150,11 @@ fn embeddings(args: &Args) -> Fallible<Arc<Vec<Vec<f32>>>> {
         let bar =
             ProgressBar::new(EMBEDDED as u64).with_style(ProgressStyle::with_template(style)?);
         let mut bytes = Vec::with_capacity(EMBEDDED * config::WIDTH * 4);
-        for first in (0..EMBEDDED).step_by(100) {
-            let picture = |i| render(&train_scene(i as u64), config::SMALL as u32);
-            let pictures: Vec<DynamicImage> =
-                (first..first + 100).map(|i| picture(i).into()).collect();
+        for first in (0..EMBEDDED).step_by(TOGETHER) {
+            let pictures = small_pictures(first..first + TOGETHER);
             let rows = to_host(encoder.encode_images(&pictures)?, "image encoder")?;
             bytes.extend(rows.iter().flat_map(|v| v.to_le_bytes()));
-            bar.inc(100);
+            bar.inc(TOGETHER as u64);
         }
         write_whole(&path, &bytes)?;
         bar.finish();
@@ -165,6 +167,25 @@ fn embeddings(args: &Args) -> Fallible<Arc<Vec<Vec<f32>>>> {
     Ok(Arc::new(
         values.chunks(config::WIDTH).map(<[f32]>::to_vec).collect(),
     ))
+}
+
+/// Pictures of scenes, which every core has a share of.
+fn small_pictures(scenes: Range<usize>) -> Vec<DynamicImage> {
+    let scenes: Vec<usize> = scenes.collect();
+    let cores = thread::available_parallelism().map_or(1, |n| n.get());
+    let share = scenes.len().div_ceil(cores).max(1);
+    thread::scope(|scope| {
+        let render = |i: &usize| render(&train_scene(*i as u64), config::SMALL as u32).into();
+        let shares = scenes.chunks(share);
+        let started: Vec<_> = shares
+            .map(|share| scope.spawn(move || share.iter().map(render).collect::<Vec<_>>()))
+            .collect();
+        let joined = started.into_iter().flat_map(|share| match share.join() {
+            Ok(pictures) => pictures,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        joined.collect()
+    })
 }
 
 /// The diffusion prior on those embeddings.

@@ -4,6 +4,7 @@
 
 mod codes;
 mod own;
+mod pace;
 mod run;
 mod sheets;
 mod start;

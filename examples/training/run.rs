@@ -15,6 +15,7 @@ use unclip::{
     core::train::{Progress, Recipe, Samples, TrainSettings, Trainer, latest_checkpoint},
 };
 
+use super::pace::Pace;
 use crate::support::{DEVICES, Done, Units, parse_device};
 
 /// Flags of a run.
@@ -52,6 +53,11 @@ pub struct Flags {
     /// Stop after so many minutes, with a checkpoint.
     #[arg(long)]
     pub minutes: Option<f64>,
+
+    /// Train for so many minutes in all: however many steps that is, the learning rate falls to 0 at the
+    /// end.
+    #[arg(long, value_name = "MINUTES", conflicts_with_all = ["steps", "minutes"])]
+    pub within: Option<f64>,
 
     /// Threads that read data.
     #[arg(long, default_value_t = 1)]
@@ -111,29 +117,41 @@ impl Flags {
         }
         let start = Instant::now();
         let limit = self.minutes.map(|m| Duration::from_secs_f64(60.0 * m));
+        let mut pace = self.within.map(Pace::new);
         let (mut mean, mut failed) = (None, None);
-        let result = trainer.run(samples, folder, |trainer, progress| {
-            let row = progress.row;
-            let mean = mean.get_or_insert(row.loss);
-            *mean += 0.02 * (row.loss - *mean);
-            bar.set_position(row.step as u64);
-            let broken = match progress.broken {
-                0 => String::new(),
-                count => format!(", {count} samples left out"),
-            };
-            bar.set_message(format!(
-                "loss {mean:.4}, {:.1} samples/s{broken}",
-                row.samples_per_second
-            ));
-            if let Err(error) = bar.suspend(|| watch(trainer, progress)) {
-                failed = Some(error);
-                return ControlFlow::Break(());
+        let result = loop {
+            if let Some(pace) = &mut pace {
+                trainer.set_steps(pace.steps(trainer.step()));
             }
-            match limit.is_some_and(|limit| start.elapsed() > limit) {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
+            let result = trainer.run(samples.clone(), folder, |trainer, progress| {
+                let row = progress.row;
+                let mean = mean.get_or_insert(row.loss);
+                *mean += 0.02 * (row.loss - *mean);
+                bar.set_length(progress.steps as u64);
+                bar.set_position(row.step as u64);
+                let broken = match progress.broken {
+                    0 => String::new(),
+                    count => format!(", {count} samples left out"),
+                };
+                bar.set_message(format!(
+                    "loss {mean:.4}, {:.1} samples/s{broken}",
+                    row.samples_per_second
+                ));
+                if let Err(error) = bar.suspend(|| watch(trainer, progress)) {
+                    failed = Some(error);
+                    return ControlFlow::Break(());
+                }
+                let is_over = limit.is_some_and(|limit| start.elapsed() > limit);
+                match is_over || pace.as_mut().is_some_and(|pace| pace.is_due()) {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                }
+            });
+            let is_paused = matches!(result, Err(unclip::Error::Cancelled { .. }));
+            if !(is_paused && pace.is_some() && failed.is_none()) {
+                break result;
             }
-        });
+        };
         bar.abandon();
         for broken in trainer.broken() {
             eprintln!("left out: {}: {}", broken.name, broken.reason);

@@ -298,6 +298,11 @@ impl<R: Recipe> Trainer<R> {
         Ok(path)
     }
 
+    /// Changes how many steps there are in all, and with them how fast the learning rate falls.
+    pub fn set_steps(&mut self, steps: usize) {
+        self.settings.steps = steps.max(1);
+    }
+
     /// Steps done.
     pub fn step(&self) -> usize {
         self.step

@@ -12,7 +12,7 @@ use super::{
     CubeKernels, activation, attention, norm,
     norm::Affine,
     patches::patches,
-    product::{product, transposed},
+    product::product,
 };
 use crate::kernels::shape::{AttentionShape, ConvShape, Gelu, LinearShape, NormShape};
 
@@ -146,7 +146,7 @@ mod gradients {
     use crate::kernels::cube::{
         CubeGradients, norm_gradient,
         patches::sum_of_patches,
-        product::empty,
+        product::{empty, transposed},
         sums::{channel_sums, column_sums},
     };
 

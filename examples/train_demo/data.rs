@@ -1,10 +1,14 @@
 //! The demo's world as training data.
 
-use std::sync::Arc;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use unclip::{
     Result,
     core::train::{Captioned, Samples},
+    image::RgbImage,
     prior::EmbeddedCaption,
 };
 
@@ -20,9 +24,47 @@ use crate::demo::{
 /// Scenes that training may see, drawn anew each time they are read.
 pub struct World {
     /// Side of the pictures.
-    pub side: u32,
+    side: u32,
     /// The scene of a seed.
-    pub scene: fn(u64) -> Scene,
+    scene: fn(u64) -> Scene,
+    /// Samples of each picture.
+    crops: usize,
+    /// The last pictures that were drawn, for their other samples.
+    drawn: Mutex<VecDeque<(usize, RgbImage)>>,
+}
+
+/// Pictures that are kept: more than threads read at once.
+const DRAWN: usize = 64;
+
+impl World {
+    /// The pictures of these scenes, of this side, each once or, for recipes that learn from a crop of it, so
+    /// many times in a batch: large ones take longer to draw than to learn from.
+    pub fn new(side: u32, scene: fn(u64) -> Scene, crops: usize) -> Self {
+        Self {
+            side,
+            scene,
+            crops,
+            drawn: Mutex::new(VecDeque::new()),
+        }
+    }
+
+    fn drawn(&self) -> MutexGuard<'_, VecDeque<(usize, RgbImage)>> {
+        self.drawn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn picture(&self, place: usize, scene: &Scene) -> RgbImage {
+        if self.crops == 1 {
+            return render(scene, self.side);
+        }
+        if let Some((_, picture)) = self.drawn().iter().find(|(at, _)| *at == place) {
+            return picture.clone();
+        }
+        let picture = render(scene, self.side);
+        let mut drawn = self.drawn();
+        drawn.truncate(DRAWN - 1);
+        drawn.push_front((place, picture.clone()));
+        picture
+    }
 }
 
 /// More scenes than any run reads.
@@ -36,15 +78,20 @@ impl Samples for World {
     }
 
     fn get(&self, index: usize, draw: u64) -> Result<Captioned> {
-        let scene = (self.scene)(index as u64);
+        let place = index / self.crops;
+        let scene = (self.scene)(place as u64);
         Ok(Captioned {
-            picture: render(&scene, self.side),
+            picture: self.picture(place, &scene),
             caption: any_caption(&scene, draw),
         })
     }
 
+    fn together(&self) -> usize {
+        self.crops
+    }
+
     fn name(&self, index: usize) -> String {
-        format!("scene {index}")
+        format!("scene {}", index / self.crops)
     }
 }
 

@@ -52,6 +52,9 @@ const EMBEDDED: usize = 60_000;
 /// How many of them are embedded at once.
 const TOGETHER: usize = 400;
 
+/// Crops of a picture that an upsampler learns from.
+const CROPS: usize = 4;
+
 pub fn model_folder(args: &Args) -> PathBuf {
     args.out.join("model")
 }
@@ -247,10 +250,7 @@ pub fn decoder(args: &Args) -> Done {
         shipped(args).text_encoder()?,
         shipped(args).image_encoder()?,
     );
-    let world = World {
-        side: config::SMALL as u32,
-        scene: busy_train_scene,
-    };
+    let world = World::new(config::SMALL as u32, busy_train_scene, 1);
     let mut sheet = match args.no_sheets {
         true => None,
         false => Some(DecoderSheet::new(&shipped(args), &process, watched())?),
@@ -308,10 +308,7 @@ pub fn upsampler(args: &Args, number: usize) -> Done {
     let recipe = UpsamplerTraining::new(&config, low, process)
         .with_degradation(degradation)
         .with_crop(crop);
-    let world = World {
-        side: config.size as u32,
-        scene: train_scene,
-    };
+    let world = World::new(config.size as u32, train_scene, CROPS);
     let trainer = train(args, name, recipe, model, Arc::new(world), |_| Ok(()))?;
     let folder = model_folder(args)
         .join(folder_of(number))

@@ -10,6 +10,7 @@ use burn::{
 };
 use unclip_core::{
     error::{Error, Result},
+    kernels::linear,
     nn::as_compute,
     weights::{Checkpoint, KeyMap, LoadOptions, load},
 };
@@ -175,7 +176,9 @@ pub fn normalize(embeddings: Tensor<2>) -> Tensor<2> {
 /// # Panics
 /// If the embeddings differ in width.
 pub fn cosine_similarity(text_embeddings: Tensor<2>, image_embeddings: Tensor<2>) -> Tensor<2> {
-    normalize(text_embeddings).matmul(normalize(image_embeddings).transpose())
+    // By the kernels: Burn's own products are TF32 on some GPUs.
+    let pictures = normalize(image_embeddings).transpose();
+    linear(normalize(text_embeddings), pictures, None)
 }
 
 /// exp(logit_scale) · cosine of each text with each picture. Embeddings may have any length.

@@ -7,6 +7,8 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
+use crate::kernels::linear;
+
 /// Keys' cubic convolution kernel, a = −0.5.
 fn cubic(x: f64) -> f64 {
     const A: f64 = -0.5;
@@ -56,18 +58,19 @@ pub fn resize_bicubic(x: Tensor<4>, height: usize, width: usize) -> Tensor<4> {
         "a picture has at least one pixel"
     );
     let device = x.device();
-    // Horizontal first, as the reference does.
-    let x = x.reshape([1, batch * channels, h, w]);
-    let x = x.matmul(matrix(w, width, &device).transpose());
-    let x = matrix(h, height, &device).matmul(x);
-    x.reshape([batch, channels, height, width])
+    // Horizontal first, as the reference does; by the kernels, as Burn's products are TF32 on some GPUs.
+    let x = x.reshape([batch * channels, h, w]);
+    let x = linear(x, matrix(w, width, &device), None);
+    let x = linear(x.swap_dims(1, 2), matrix(h, height, &device), None);
+    x.swap_dims(1, 2).reshape([batch, channels, height, width])
 }
 
-fn matrix(from: usize, to: usize, device: &Device) -> Tensor<4> {
+/// The weights as `[from, to]`.
+fn matrix(from: usize, to: usize, device: &Device) -> Tensor<2> {
     let weights: Vec<f32> = bicubic_weights(from, to)
         .into_iter()
         .map(|w| w as f32)
         .collect();
     let f32 = burn::tensor::DType::F32;
-    Tensor::from_data(TensorData::new(weights, [1, 1, to, from]), (device, f32))
+    Tensor::from_data(TensorData::new(weights, [to, from]), (device, f32)).transpose()
 }

@@ -2,7 +2,10 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use nalgebra::{DMatrix, SymmetricEigen};
-use unclip_core::error::{Error, Result};
+use unclip_core::{
+    error::{Error, Result},
+    kernels::linear,
+};
 
 /// The principal components of embeddings, the strongest first.
 ///
@@ -172,13 +175,14 @@ impl Pca {
     /// Coordinates along each component: `[b, width]` → `[b, dims]`.
     pub fn project(&self, embeddings: Tensor<2>) -> Tensor<2> {
         let device = embeddings.device();
-        (embeddings - self.mean_on(&device)).matmul(self.matrix(&device).transpose())
+        let components = self.matrix(&device).transpose();
+        linear(embeddings - self.mean_on(&device), components, None)
     }
 
     /// Embeddings of coordinates: `[b, dims]` → `[b, width]`.
     pub fn reconstruct(&self, coordinates: Tensor<2>) -> Tensor<2> {
         let device = coordinates.device();
-        coordinates.matmul(self.matrix(&device)) + self.mean_on(&device)
+        linear(coordinates, self.matrix(&device), None) + self.mean_on(&device)
     }
 
     /// What is left of embeddings in the first components: `[b, width]`, also the result.

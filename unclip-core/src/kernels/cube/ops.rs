@@ -9,10 +9,7 @@ use burn_cubecl::{
 };
 
 use super::{
-    CubeKernels, activation, attention, norm,
-    norm::Affine,
-    patches::patches,
-    product::product,
+    CubeKernels, activation, attention, norm, norm::Affine, patches::patches, product::product,
 };
 use crate::kernels::shape::{AttentionShape, ConvShape, Gelu, LinearShape, NormShape};
 

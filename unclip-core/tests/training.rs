@@ -3,6 +3,9 @@
 #![cfg(feature = "train")]
 #![allow(missing_docs)]
 
+#[allow(dead_code)] // Of what tests share, this one takes some.
+mod compare;
+
 use std::{ops::ControlFlow, panic::AssertUnwindSafe, path::Path, sync::Arc};
 
 use burn::{
@@ -10,6 +13,7 @@ use burn::{
     nn::{Linear, LinearConfig},
     tensor::{Device, Tensor, TensorData, activation::silu},
 };
+use compare::{devices, difference};
 use unclip_core::{
     error::{Error, Result},
     noise::Noise,
@@ -216,6 +220,30 @@ fn pieces_and_devices_change_nothing_but_rounding() {
     ] {
         let apart = one.iter().zip(&other).map(|(a, b)| (a - b).abs());
         assert!(apart.fold(0.0, f32::max) < 1e-5);
+    }
+}
+
+#[test]
+fn a_gpu_learns_what_a_cpu_does() {
+    let run = |device: Device| {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = TrainSettings {
+            // Often enough that the gradient is clipped.
+            clip_norm: Some(0.5),
+            ema: 0.9,
+            ..settings(30)
+        };
+        let trainer = trained(settings, &[device], folder.path());
+        let log = read_log(&folder.path().join("log.csv")).unwrap();
+        let lengths: Vec<f32> = log.iter().map(|row| row.gradient_norm as f32).collect();
+        let weights = values(&trainer.averaged());
+        (lengths, weights)
+    };
+    let (lengths, weights) = run(Device::flex());
+    for (name, device) in devices() {
+        let found = run(device);
+        assert!(difference(&found.0, &lengths) < 1e-4, "{name}: lengths");
+        assert!(difference(&found.1, &weights) < 1e-4, "{name}: weights");
     }
 }
 

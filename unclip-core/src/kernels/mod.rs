@@ -132,7 +132,7 @@ pub fn conv2d(
                 #[cfg(feature = "flex")]
                 Some(Room::Flex) => return flex::conv2d(x, weight, added(), shape),
                 #[cfg(feature = "cube")]
-                Some(Room::Cube) if shape.fits_cubes() => {
+                Some(Room::Cube) if shape.fits_cubes(&device) => {
                     return cube::conv2d(x, weight, added(), shape);
                 }
                 _ => {}

@@ -3,7 +3,8 @@
 //! Without tuning, which takes minutes, Burn's convolutions are direct sums, the gradients of their
 //! weights direct sums over whole pictures, and its other sums one unit's work for each result. Here
 //! convolutions and linear layers are matrix products whose long sums are cut into parts, and a group
-//! norm is two passes over memory.
+//! norm is two passes over memory. Products are f32 unless
+//! [`set_precision`](super::set_precision) says TF32, which Burn's are wherever there are matrix units.
 
 mod activation;
 mod attention;
@@ -23,6 +24,7 @@ use burn::{
     backend::{Backend, Dispatch, DispatchDevice, backend_extension, tensor::FloatTensor},
     tensor::{Bool, Device, Tensor},
 };
+use burn_cubecl::CubeDevice;
 
 #[cfg(feature = "train")]
 use super::AdamNumbers;
@@ -33,37 +35,54 @@ const CUBES: usize = u16::MAX as usize;
 
 /// Whether a device is one of these GPUs.
 pub(super) fn is_cube(device: &Device) -> bool {
+    cube(device).is_some()
+}
+
+fn cube(device: &Device) -> Option<&CubeDevice> {
     match device.as_dispatch() {
-        DispatchDevice::Cube(_) => true,
+        DispatchDevice::Cube(device) => Some(device),
         #[cfg(feature = "train")]
-        DispatchDevice::Autodiff(device) => matches!(**device, DispatchDevice::Cube(_)),
+        DispatchDevice::Autodiff(device) => match &**device {
+            DispatchDevice::Cube(device) => Some(device),
+            #[allow(unreachable_patterns)]
+            _ => None,
+        },
         #[allow(unreachable_patterns)]
-        _ => false,
+        _ => None,
     }
 }
 
 impl ConvShape {
-    /// Whether a launch may have as many cubes as this convolution needs.
-    pub(super) fn fits_cubes(&self) -> bool {
-        let rows = self.channels_in * self.taps();
-        [rows, self.channels_out, self.batch, self.pixels_in()]
+    /// Whether a launch may have as many cubes as this convolution needs, and a sample's patches have
+    /// room in a buffer.
+    pub(super) fn fits_cubes(&self, device: &Device) -> bool {
+        let page = |device: &CubeDevice| device.client().properties().memory.max_page_size;
+        let bytes = 4 * self.rows() * self.pixels_out();
+        let largest = self.dims_in().iter().product::<usize>();
+        [self.rows(), self.channels_out, self.batch]
             .iter()
-            .zip([CUBES, CUBES, CUBES, usize::MAX])
-            .all(|(n, most)| *n <= most)
+            .all(|n| *n <= CUBES)
+            && largest.max(self.dims_out().iter().product()) <= u32::MAX as usize
+            && (self.is_pointwise() || cube(device).is_some_and(|d| bytes as u64 <= page(d)))
     }
 }
 
 impl NormShape {
     /// Whether a launch may have as many cubes as this norm needs.
     pub(super) fn fits_cubes(&self) -> bool {
-        self.batch * self.groups.max(2) <= CUBES && self.channels <= CUBES
+        let planes = self.batch * self.channels;
+        [self.batch * self.groups, self.channels, self.batch]
+            .iter()
+            .all(|n| *n <= CUBES)
+            && planes * self.pixels <= u32::MAX as usize
     }
 }
 
 impl AttentionShape {
     /// Whether a launch may have as many cubes as this attention needs.
     pub(super) fn fits_cubes(&self) -> bool {
-        self.pairs() <= CUBES
+        self.pairs().max(self.queries) <= CUBES
+            && self.pairs() * self.queries * self.keys <= u32::MAX as usize
     }
 
     /// Heads of all samples.

@@ -60,7 +60,6 @@ use std::sync::OnceLock;
 #[cfg(any(feature = "flex", feature = "cube"))]
 use burn::tensor::DType;
 use burn::{
-    module::Param,
     nn::GroupNorm,
     tensor::{
         Bool, Tensor, module,
@@ -218,7 +217,7 @@ pub fn group_norm(
                 is_timed: scale_shift.is_some(),
             };
             // Extensions take no optional tensors.
-            let value = |param: &Option<Param<Tensor<1>>>, default: f32| match param {
+            let value = |param: &Option<burn::module::Param<Tensor<1>>>, default: f32| match param {
                 Some(param) => param.val(),
                 None => Tensor::full([channels], default, &device),
             };

@@ -398,6 +398,7 @@ pub(crate) fn add_squares<const D: usize>(
 
 /// The numbers of a step of AdamW.
 #[cfg(feature = "train")]
+#[cfg_attr(not(feature = "cube"), allow(dead_code))]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AdamNumbers {
     /// What gradients are multiplied by.

@@ -41,7 +41,7 @@ pub fn set_precision(precision: Precision) -> bool {
 }
 
 /// Whether CPUs multiply bf16.
-#[cfg(any(feature = "flex", feature = "cube"))]
+#[cfg(feature = "flex")]
 pub(super) fn is_bf16() -> bool {
     IS_BF16.load(Ordering::Relaxed)
 }

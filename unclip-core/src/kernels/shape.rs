@@ -2,6 +2,7 @@
 
 use burn::tensor::ops::ConvOptions;
 
+#[cfg(feature = "flex")]
 use super::precision::is_bf16;
 
 /// Sizes of a convolution; pairs are height and width.
@@ -16,10 +17,12 @@ pub(crate) struct ConvShape {
     pub(super) stride: [usize; 2],
     pub(super) padding: [usize; 2],
     /// Whether it multiplies bf16 on matrix units, as its gradients then do.
+    #[cfg(feature = "flex")]
     pub(super) is_bf16: bool,
 }
 
 /// Fewer channels than this leave most of a matrix unit idle.
+#[cfg(feature = "flex")]
 const BF16_CHANNELS: usize = 8;
 
 impl ConvShape {
@@ -51,6 +54,7 @@ impl ConvShape {
             kernel,
             stride,
             padding,
+            #[cfg(feature = "flex")]
             is_bf16: is_bf16()
                 && stride == [1, 1]
                 && channels_in.min(channels_out) >= BF16_CHANNELS,

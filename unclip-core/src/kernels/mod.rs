@@ -214,6 +214,7 @@ pub fn group_norm(
                 groups: layer.num_groups,
                 epsilon: layer.epsilon as f32,
                 silu,
+                #[cfg(feature = "cube")]
                 is_timed: scale_shift.is_some(),
             };
             // Extensions take no optional tensors.

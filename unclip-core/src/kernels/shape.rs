@@ -107,6 +107,7 @@ pub(crate) struct NormShape {
     pub(super) epsilon: f32,
     pub(super) silu: bool,
     /// Whether there are scale and shift.
+    #[cfg(feature = "cube")]
     pub(super) is_timed: bool,
 }
 

@@ -11,8 +11,14 @@ cd "$(dirname "$0")/.."
 minutes=${1:-25} device=${2:-cuda} out=${3:-runs/demo}
 
 if [ -z "${TRAIN_DEMO:-}" ]; then
-    # The project's own kernels need no tuning, which takes longer than it gives here.
-    cargo build --release --features "${device%%[:,]*}${PLAIN--plain},train" --example train_demo
+    case $device in
+        flex*) features=train ;;
+        # The project's own kernels need no tuning, which takes longer than it gives here.
+        cuda*) features=cuda-plain,train ;;
+        wgpu*) features=wgpu-plain,train ;;
+        *) features=${device%%[:,]*},train ;;
+    esac
+    cargo build --release --features "$features" --example train_demo
     TRAIN_DEMO=target/release/examples/train_demo
 fi
 if [ -e "$out/model" ]; then

@@ -3,7 +3,7 @@
 //! - [`stage`]: the traits [`TextEncoder`](stage::TextEncoder), [`Prior`](stage::Prior),
 //!   [`Decoder`](stage::Decoder), [`Upsampler`](stage::Upsampler) and the values between them
 //! - [`diffusion`]: schedules, processes, guidance and samplers, on host f64 tables
-//! - [`kernels`]: convolutions and group norms on CPUs, faster than Burn's
+//! - [`kernels`]: convolutions, norms, attention on CPUs and GPUs, faster than Burn's
 //! - [`nn`]: the layers several stages use, above all the ADM U-Net
 //! - [`weights`]: the only door to checkpoints
 //! - [`noise`]: the only source of randomness, the numbers PyTorch gives for the same seed

@@ -51,12 +51,13 @@ pub struct Flags {
     pub save_every: Option<usize>,
 
     /// Stop after so many minutes, with a checkpoint.
-    #[arg(long)]
+    #[arg(long, value_parser = parse_minutes)]
     pub minutes: Option<f64>,
 
     /// Train for so many minutes in all: however many steps that is, the learning rate falls to 0 at the
     /// end.
-    #[arg(long, value_name = "MINUTES", conflicts_with_all = ["steps", "minutes"])]
+    #[arg(long, value_name = "MINUTES", value_parser = parse_minutes)]
+    #[arg(conflicts_with_all = ["steps", "minutes"])]
     pub within: Option<f64>,
 
     /// Threads that read data.
@@ -72,6 +73,17 @@ pub struct Flags {
     pub units: Units,
 }
 
+/// Steps over which the rate of a run `--within` a time rises at most.
+const WARM_UP: usize = 200;
+
+fn parse_minutes(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        // Up to a year.
+        Ok(minutes) if (0.0..=525_600.0).contains(&minutes) => Ok(minutes),
+        _ => Err("a number of minutes is needed, such as 90 or 0.5".into()),
+    }
+}
+
 impl Flags {
     /// A recipe's settings with what the flags say.
     pub fn settings(&self, recipe: TrainSettings) -> TrainSettings {
@@ -81,7 +93,11 @@ impl Flags {
             batch: self.batch.unwrap_or(recipe.batch),
             pieces: self.accumulate,
             learning_rate: self.lr.unwrap_or(recipe.learning_rate),
-            warm_up: recipe.warm_up.min(steps.div_ceil(20)),
+            warm_up: match self.within {
+                // How many steps there will be is not known yet.
+                Some(_) => recipe.warm_up.min(WARM_UP),
+                None => recipe.warm_up.min(steps.div_ceil(20)),
+            },
             seed: self.seed,
             save_every: self.save_every.unwrap_or(recipe.save_every),
             workers: self.workers,

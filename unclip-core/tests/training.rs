@@ -224,6 +224,34 @@ fn pieces_and_devices_change_nothing_but_rounding() {
 }
 
 #[test]
+fn a_run_may_be_told_later_how_long_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = TrainSettings {
+        warm_up: 10,
+        ..settings(100_000)
+    };
+    let mut trainer = trainer(settings, &[Device::flex()]);
+    let data = Arc::new(Points::default());
+    let stop =
+        |_: &Trainer<Product>, progress: unclip_core::train::Progress| match progress.row.step {
+            5 => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        };
+    let stopped = trainer.run(data.clone(), folder.path(), stop);
+    assert!(matches!(stopped, Err(Error::Cancelled { step: 5, .. })));
+    trainer.set_steps(20);
+    trainer.run(data, folder.path(), keep_on).unwrap();
+    let log = read_log(&folder.path().join("log.csv")).unwrap();
+    let rates: Vec<f64> = log.iter().map(|row| row.learning_rate).collect();
+    assert_eq!(rates.len(), 20);
+    // Still rising at first, then near its highest and down to nothing.
+    assert!(
+        rates[4] < 0.006 && rates[5] > 0.008 && rates[19] < 1e-4,
+        "{rates:?}"
+    );
+}
+
+#[test]
 fn a_gpu_learns_what_a_cpu_does() {
     let run = |device: Device| {
         let folder = tempfile::tempdir().unwrap();

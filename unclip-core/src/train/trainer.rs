@@ -298,9 +298,11 @@ impl<R: Recipe> Trainer<R> {
         Ok(path)
     }
 
-    /// Changes how many steps there are in all, and with them how fast the learning rate falls.
+    /// Changes how many steps there are in all, and with them how fast the learning rate falls. It rises
+    /// over a twentieth of them at most.
     pub fn set_steps(&mut self, steps: usize) {
         self.settings.steps = steps.max(1);
+        self.settings.warm_up = self.settings.warm_up.min(steps.div_ceil(20));
     }
 
     /// Steps done.

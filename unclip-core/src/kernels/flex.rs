@@ -5,7 +5,7 @@ use burn::{
         Backend, Dispatch, DispatchDevice, Flex, TensorMetadata, backend_extension,
         tensor::FloatTensor,
     },
-    tensor::{Bool, Device, Tensor, TensorData},
+    tensor::{Device, Tensor, TensorData},
 };
 use burn_flex::FlexTensor;
 
@@ -108,14 +108,9 @@ pub(super) fn linear(
 
 pub(super) fn attention(
     [query, key, value]: [&Tensor<3>; 3],
-    mask: Option<&Tensor<4, Bool>>,
+    mask: Tensor<4>,
     shape: AttentionShape,
 ) -> Tensor<3> {
-    // Extensions take no optional tensors; without a mask this one is not read.
-    let mask = match mask {
-        Some(mask) => mask.clone().float(),
-        None => Tensor::zeros([1, 1, 1, 1], &query.device()),
-    };
     Tensor::from_dispatch(Dispatch::kernel_attention(
         query.clone().into_dispatch(),
         key.clone().into_dispatch(),

@@ -7,7 +7,7 @@ use burn::backend::{
     autodiff::{
         checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
         grads::Gradients,
-        ops::{Backward, Ops, OpsKind},
+        ops::{Backward, Ops},
     },
     tensor::FloatTensor,
 };
@@ -23,6 +23,7 @@ use super::{
     norm::{self, Affine, Moments},
     resample::Resample,
     shape::{AttentionShape, ConvShape, Gelu, LinearShape, NormShape},
+    tracked::tracked,
 };
 
 /// Parents: input, weight and bias.
@@ -233,13 +234,13 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
     fn kernel_gelu(x: FloatTensor<Self>, gelu: Gelu) -> FloatTensor<Self> {
         let input = x.primitive().clone();
         let out = Flex::kernel_gelu(input.clone(), gelu);
-        finish::<GeluBackward, C, 1>(GeluBackward, [x.node()], (input, gelu), out)
+        tracked::<Flex, GeluBackward, C, 1>(GeluBackward, [x.node()], (input, gelu), out)
     }
 
     fn kernel_resample(x: FloatTensor<Self>, way: Resample) -> FloatTensor<Self> {
         let dims = picture_dims(x.primitive());
         let out = Flex::kernel_resample(x.primitive().clone(), way);
-        finish::<ResampleBackward, C, 1>(ResampleBackward, [x.node()], (dims, way), out)
+        tracked::<Flex, ResampleBackward, C, 1>(ResampleBackward, [x.node()], (dims, way), out)
     }
 
     fn kernel_linear(
@@ -251,7 +252,7 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
         let [input, factor, added] = [&x, &weight, &bias].map(|t| t.primitive().clone());
         let out = Flex::kernel_linear(input.clone(), factor.clone(), added, shape);
         let nodes = [x.node(), weight.node(), bias.node()];
-        finish::<LinearBackward, C, 3>(LinearBackward, nodes, (input, factor, shape), out)
+        tracked::<Flex, LinearBackward, C, 3>(LinearBackward, nodes, (input, factor, shape), out)
     }
 
     fn kernel_attention(
@@ -265,7 +266,7 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
         let [q, k, v, m] = given.clone();
         let out = Flex::kernel_attention(q, k, v, m, shape);
         let nodes = [query.node(), key.node(), value.node(), mask.node()];
-        finish::<AttentionBackward, C, 4>(AttentionBackward, nodes, (given, shape), out)
+        tracked::<Flex, AttentionBackward, C, 4>(AttentionBackward, nodes, (given, shape), out)
     }
 
     fn kernel_conv2d(
@@ -277,7 +278,7 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
         let [input, kernel, added] = [&x, &weight, &bias].map(|t| t.primitive().clone());
         let out = Flex::kernel_conv2d(input.clone(), kernel.clone(), added, shape);
         let nodes = [x.node(), weight.node(), bias.node()];
-        finish::<ConvBackward, C, 3>(ConvBackward, nodes, (input, kernel, shape), out)
+        tracked::<Flex, ConvBackward, C, 3>(ConvBackward, nodes, (input, kernel, shape), out)
     }
 
     fn kernel_group_norm(
@@ -305,19 +306,6 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
             shape,
         };
         let nodes = [x.node(), gamma.node(), beta.node(), scale_shift.node()];
-        finish::<NormBackward, C, 4>(NormBackward, nodes, state, out)
-    }
-}
-
-/// Puts an operation's result into the graph, with its state if anything is tracked.
-fn finish<O: Backward<Flex, N>, C: CheckpointStrategy, const N: usize>(
-    operation: O,
-    nodes: [burn::backend::autodiff::ops::NodeGuard; N],
-    state: O::State,
-    out: FlexTensor,
-) -> FloatTensor<Autodiff<Flex, C>> {
-    match operation.prepare::<C>(nodes).compute_bound().stateful() {
-        OpsKind::Tracked(ops) => ops.finish(state, out),
-        OpsKind::UnTracked(ops) => ops.finish(out),
+        tracked::<Flex, NormBackward, C, 4>(NormBackward, nodes, state, out)
     }
 }

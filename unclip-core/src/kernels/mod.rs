@@ -48,6 +48,8 @@ mod simd;
 mod softmax;
 #[cfg(feature = "flex")]
 mod tiles;
+#[cfg(all(feature = "train", any(feature = "flex", feature = "cube")))]
+mod tracked;
 
 #[cfg(all(feature = "flex", feature = "train"))]
 pub(crate) use flex::is_flex;
@@ -348,7 +350,13 @@ pub(crate) fn attention(
         if !is_whole {
             return None;
         }
-        match room(query, &[key.dtype(), value.dtype()])? {
+        let room = room(query, &[key.dtype(), value.dtype()])?;
+        // Extensions take no optional tensors; without a mask this one is not read.
+        let mask = match mask {
+            Some(mask) => mask.clone().float(),
+            None => Tensor::zeros([1, 1, 1, 1], &query.device()),
+        };
+        match room {
             #[cfg(feature = "flex")]
             Room::Flex => Some(flex::attention([query, key, value], mask, shape)),
             #[cfg(feature = "cube")]

@@ -1,18 +1,21 @@
 //! The operations with gradients.
 
 use burn::backend::{
-    Autodiff, Backend,
+    Autodiff,
     autodiff::{
         checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
         grads::Gradients,
-        ops::{Backward, NodeGuard, Ops, OpsKind},
+        ops::{Backward, Ops},
     },
     tensor::FloatTensor,
 };
 use burn::tensor::Slice;
 
 use super::{CubeGradients, CubeKernels};
-use crate::kernels::shape::{AttentionShape, ConvShape, Gelu, LinearShape, NormShape};
+use crate::kernels::{
+    shape::{AttentionShape, ConvShape, Gelu, LinearShape, NormShape},
+    tracked::tracked,
+};
 
 /// Parents: input, weight and bias.
 #[derive(Debug)]
@@ -209,13 +212,13 @@ impl<B: CubeKernels + CubeGradients, C: CheckpointStrategy> CubeKernels for Auto
         let out = B::attention_sums(shares.clone(), v.clone(), true, shape);
         let nodes = [query.node(), key.node(), value.node(), mask.node()];
         let state = ([q, k, v, m, shares], shape);
-        finish::<B, _, C, 4>(AttentionBackward, nodes, state, out)
+        tracked::<B, _, C, 4>(AttentionBackward, nodes, state, out)
     }
 
     fn cube_gelu(x: FloatTensor<Self>, gelu: Gelu) -> FloatTensor<Self> {
         let input = x.primitive().clone();
         let out = B::cube_gelu(input.clone(), gelu);
-        finish::<B, _, C, 1>(GeluBackward, [x.node()], (input, gelu), out)
+        tracked::<B, _, C, 1>(GeluBackward, [x.node()], (input, gelu), out)
     }
 
     fn cube_conv2d(
@@ -227,7 +230,7 @@ impl<B: CubeKernels + CubeGradients, C: CheckpointStrategy> CubeKernels for Auto
         let [input, kernel, added] = [&x, &weight, &bias].map(|t| t.primitive().clone());
         let out = B::cube_conv2d(input.clone(), kernel.clone(), added, shape);
         let nodes = [x.node(), weight.node(), bias.node()];
-        finish::<B, _, C, 3>(ConvBackward, nodes, (input, kernel, shape), out)
+        tracked::<B, _, C, 3>(ConvBackward, nodes, (input, kernel, shape), out)
     }
 
     fn cube_linear(
@@ -239,7 +242,7 @@ impl<B: CubeKernels + CubeGradients, C: CheckpointStrategy> CubeKernels for Auto
         let [input, factor, added] = [&x, &weight, &bias].map(|t| t.primitive().clone());
         let out = B::cube_linear(input.clone(), factor.clone(), added, shape);
         let nodes = [x.node(), weight.node(), bias.node()];
-        finish::<B, _, C, 3>(LinearBackward, nodes, (input, factor, shape), out)
+        tracked::<B, _, C, 3>(LinearBackward, nodes, (input, factor, shape), out)
     }
 
     fn cube_group_norm(
@@ -269,19 +272,6 @@ impl<B: CubeKernels + CubeGradients, C: CheckpointStrategy> CubeKernels for Auto
             shape,
         };
         let nodes = [x.node(), gamma.node(), beta.node(), scale_shift.node()];
-        finish::<B, _, C, 4>(NormBackward, nodes, state, out)
-    }
-}
-
-/// Puts an operation's result into the graph, with its state if anything is tracked.
-fn finish<B: Backend, O: Backward<B, N>, C: CheckpointStrategy, const N: usize>(
-    operation: O,
-    nodes: [NodeGuard; N],
-    state: O::State,
-    out: FloatTensor<B>,
-) -> FloatTensor<Autodiff<B, C>> {
-    match operation.prepare::<C>(nodes).compute_bound().stateful() {
-        OpsKind::Tracked(ops) => ops.finish(state, out),
-        OpsKind::UnTracked(ops) => ops.finish(out),
+        tracked::<B, _, C, 4>(NormBackward, nodes, state, out)
     }
 }

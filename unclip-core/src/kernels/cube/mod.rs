@@ -22,7 +22,7 @@ mod sums;
 
 use burn::{
     backend::{Backend, Dispatch, DispatchDevice, backend_extension, tensor::FloatTensor},
-    tensor::{Bool, Device, Tensor},
+    tensor::{Device, Tensor},
 };
 use burn_cubecl::CubeDevice;
 
@@ -351,14 +351,9 @@ pub(super) fn group_norm(
 
 pub(super) fn attention(
     [query, key, value]: [&Tensor<3>; 3],
-    mask: Option<&Tensor<4, Bool>>,
+    mask: Tensor<4>,
     shape: AttentionShape,
 ) -> Tensor<3> {
-    // Extensions take no optional tensors; without a mask this one is not read.
-    let mask = match mask {
-        Some(mask) => mask.clone().float(),
-        None => Tensor::zeros([1, 1, 1, 1], &query.device()),
-    };
     Tensor::from_dispatch(Dispatch::cube_attention(
         query.clone().into_dispatch(),
         key.clone().into_dispatch(),

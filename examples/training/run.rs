@@ -69,6 +69,11 @@ pub struct Flags {
     #[arg(long, value_parser = parse_device, value_delimiter = ',', default_value = DEVICES[0])]
     pub device: Vec<Device>,
 
+    /// Have a GPU record a step and repeat it with other numbers, where the recipe can (decoder,
+    /// upsamplers): faster where launches are what takes the time, with up to twice the memory.
+    #[arg(long)]
+    pub record: bool,
+
     #[command(flatten)]
     pub units: Units,
 }
@@ -118,6 +123,9 @@ impl Flags {
         self.units.choose();
         let bar = bar(folder, settings.steps)?;
         let mut trainer = Trainer::new(recipe, model, settings, &self.device)?;
+        if self.record {
+            trainer = trainer.with_recorded_steps();
+        }
         if let Some(checkpoint) = latest_checkpoint(folder) {
             if !self.resume {
                 return Err(format!(

@@ -3,7 +3,7 @@
 use unclip::{
     burn::tensor::{Bool, Tensor},
     core::{
-        nn::{DiffusersUNet, UNetInput, unet_keys},
+        nn::{DiffusersUNet, Times, UNetInput, unet_keys},
         weights::{Checkpoint, LoadOptions, load},
     },
     decoder::load_text_projection,
@@ -63,7 +63,7 @@ pub fn check_unet(case: &Case, report: &mut Report) {
     let timesteps = timesteps(&io["in.timestep"].ints, sample.dims()[0]);
     let output = unet.forward(UNetInput {
         sample,
-        timesteps: &timesteps,
+        times: Times::Steps(&timesteps),
         added_time: io.get("in.class_labels").map(|t| t.tensor(device)),
         context: io.get("in.encoder_hidden_states").map(|t| t.tensor(device)),
         context_mask: io.get("in.attention_mask").map(|m| m.mask(device)),

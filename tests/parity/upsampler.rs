@@ -1,6 +1,10 @@
 //! The upsamplers' networks.
 
-use unclip::{core::nn::UNetInput, core::weights::LoadOptions, upsample::load_upsampler};
+use unclip::{
+    core::nn::{Times, UNetInput},
+    core::weights::LoadOptions,
+    upsample::load_upsampler,
+};
 
 use crate::{
     prior::timesteps,
@@ -15,7 +19,7 @@ pub fn check(case: &Case, report: &mut Report) {
     let timesteps = timesteps(&io["in.timestep"].ints, sample.dims()[0]);
     let output = unet.forward(UNetInput {
         sample,
-        timesteps: &timesteps,
+        times: Times::Steps(&timesteps),
         added_time: None,
         context: None,
         context_mask: None,

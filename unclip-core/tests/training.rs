@@ -11,15 +11,15 @@ use std::{ops::ControlFlow, panic::AssertUnwindSafe, path::Path, sync::Arc};
 use burn::{
     module::Module,
     nn::{Linear, LinearConfig},
-    tensor::{Device, Tensor, TensorData, activation::silu},
+    tensor::{Device, Tensor, activation::silu},
 };
 use compare::{devices, difference};
 use unclip_core::{
     error::{Error, Result},
     noise::Noise,
     train::{
-        Recipe, Samples, TrainSettings, Trainer, checkpoints, initialized, latest_checkpoint,
-        read_log,
+        Given, Inputs, Recipe, Recordable, Samples, TrainSettings, Trainer, checkpoints,
+        initialized, latest_checkpoint, read_log,
     },
 };
 
@@ -64,12 +64,31 @@ impl Recipe for Product {
     }
 
     fn loss(&self, model: &Net, examples: &[&Self::Example], device: &Device) -> Result<Tensor<1>> {
-        let rows = examples.len();
-        let inputs: Vec<f32> = examples.iter().flat_map(|e| e.0).collect();
-        let wanted: Vec<f32> = examples.iter().map(|e| e.1).collect();
-        let x = Tensor::from_data(TensorData::new(inputs, [rows, 2]), device);
-        let y = Tensor::<2>::from_data(TensorData::new(wanted, [rows, 1]), device);
-        Ok((model.forward(x) - y).powi_scalar(2).reshape([rows]))
+        self.loss_of(model, &self.inputs(model, examples)?.on(device))
+    }
+
+    fn recordable(&self) -> Option<&dyn Recordable<Model = Net, Example = Self::Example>> {
+        Some(self)
+    }
+}
+
+impl Recordable for Product {
+    type Model = Net;
+    type Example = ([f32; 2], f32);
+
+    fn inputs(&self, _: &Net, examples: &[&Self::Example]) -> Result<Inputs> {
+        let mut inputs = Inputs::default();
+        inputs.put_rows("x", &[2], examples.iter().map(|e| &e.0[..]))?;
+        let wanted = examples.iter().map(|e| std::slice::from_ref(&e.1));
+        inputs.put_rows("y", &[1], wanted)?;
+        Ok(inputs)
+    }
+
+    fn loss_of(&self, model: &Net, given: &Given) -> Result<Tensor<1>> {
+        let x: Tensor<2> = given.get("x")?;
+        let rows = x.dims()[0];
+        let squares = (model.forward(x) - given.get("y")?).powi_scalar(2);
+        Ok(squares.reshape([rows]))
     }
 }
 
@@ -116,6 +135,49 @@ fn settings(steps: usize) -> TrainSettings {
 
 fn trainer(settings: TrainSettings, devices: &[Device]) -> Trainer<Product> {
     Trainer::new(Product { noise: 0.02 }, net(), settings, devices).unwrap()
+}
+
+/// A device that repeats a step with other numbers finds what it finds without.
+#[test]
+fn recorded_steps_are_the_steps() {
+    for (name, device) in devices() {
+        let weights = [false, true].map(|records| {
+            let folder = tempfile::tempdir().unwrap();
+            let plain = TrainSettings {
+                clip_norm: Some(0.1),
+                ema: 0.9,
+                weight_decay: 0.1,
+                ..settings(40)
+            };
+            let mut trainer = trainer(plain, std::slice::from_ref(&device));
+            if records {
+                trainer = trainer.with_recorded_steps();
+            }
+            let (mut losses, mut recorded) = (Vec::new(), 0);
+            // A broken sample makes one batch smaller.
+            let points = Points {
+                broken: 1,
+                ..Points::default()
+            };
+            trainer
+                .run(Arc::new(points), folder.path(), |_, progress| {
+                    losses.push(progress.row.loss);
+                    recorded += usize::from(progress.is_recorded);
+                    ControlFlow::Continue(())
+                })
+                .unwrap();
+            let expected = if records && name == "wgpu" {
+                30..39
+            } else {
+                0..1
+            };
+            assert!(expected.contains(&recorded), "{name}: {recorded} recorded");
+            let net = trainer.averaged();
+            let weights = [values(trainer.model()), values(&net)].concat();
+            (losses, weights)
+        });
+        assert!(weights[0] == weights[1], "{name}: {weights:?}");
+    }
 }
 
 fn keep_on<R: Recipe>(_: &Trainer<R>, _: unclip_core::train::Progress) -> ControlFlow<()> {

@@ -9,7 +9,7 @@ use unclip_core::{
         sampler::invert,
     },
     error::{Error, Result},
-    nn::UNetInput,
+    nn::{Times, UNetInput},
     resident::{Held, Resident},
     stage::{Canvas, Conditioning, Decoder, Frame, Run, Stage, StageSettings, TextEncoding},
 };
@@ -274,7 +274,7 @@ impl Denoiser<4> for DecoderDenoiser<'_> {
             };
             self.model.unet.forward(UNetInput {
                 sample: x,
-                timesteps: &timesteps,
+                times: Times::Steps(&timesteps),
                 added_time: Some(condition.added_time.clone()),
                 context: Some(condition.context.clone()),
                 context_mask: Some(condition.mask.clone()),

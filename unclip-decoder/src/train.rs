@@ -7,12 +7,12 @@ use unclip_core::{
     diffusion::Process,
     error::{Error, Result},
     image::to_host,
-    nn::UNetInput,
+    nn::{Times, UNetInput},
     noise::Noise,
     stage::{ImageEncoder, TextEncoder},
     train::{
-        Captioned, DiffusionLoss, Recipe, TextRow, TimestepSampler, TrainSettings, Weighting,
-        kept_conditions, pictures, pixel_values, square, stack,
+        Captioned, DiffusionLoss, Given, Inputs, Recipe, Recordable, TextRow, TimestepSampler,
+        TrainSettings, Weighting, kept_conditions, pictures, pixel_values, square,
     },
 };
 
@@ -206,48 +206,13 @@ impl Recipe for DecoderTraining {
         examples: &[&DecoderExample],
         device: &Device,
     ) -> Result<Tensor<1>> {
-        let (rows, size) = (examples.len(), self.size);
-        let picture = |of: fn(&DecoderExample) -> &[f32]| {
-            stack::<4>(examples.iter().map(|e| of(e)), &[3, size, size], device)
-        };
-        let timesteps: Vec<usize> = examples.iter().map(|e| e.timestep).collect();
-        let times: Vec<f32> = timesteps.iter().map(|t| *t as f32).collect();
-        let (pixels, noise) = (picture(|e| &e.pixels)?, picture(|e| &e.noise)?);
-        let noised = self.loss.noised(pixels.clone(), noise, timesteps);
+        self.loss_of(model, &self.inputs(model, examples)?.on(device))
+    }
 
-        let nothing = vec![0.0; self.embedding];
-        let given = examples
-            .iter()
-            .map(|e| e.embedding.as_ref().unwrap_or(&nothing));
-        let given: Tensor<2> = stack(given.map(|e| &e[..]), &[self.embedding], device)?;
-        let dropped = examples
-            .iter()
-            .map(|e| f32::from(u8::from(e.embedding.is_none())));
-        let dropped: Vec<f32> = dropped.collect();
-        let dropped: Tensor<2> = stack(dropped.iter().map(std::slice::from_ref), &[1], device)?;
-        let embedding = given + model.projection.null_embedding(rows) * dropped;
-        let texts: Vec<&TextRow> = examples.iter().map(|e| &e.text).collect();
-        let text = TextRow::stack(&texts, device)?;
-        let condition = model
-            .projection
-            .forward(embedding, text.embedding, text.tokens, text.mask);
-
-        let mut sample = noised.current.clone();
-        if self.is_for_inpainting {
-            let kept = examples.iter().map(|e| &e.kept[..]);
-            let kept: Tensor<4> = stack(kept, &[1, size, size], device)?;
-            sample = Tensor::cat(vec![sample, pixels * kept.clone(), kept], 1);
-        }
-        let output = model.unet.forward(UNetInput {
-            sample,
-            timesteps: &times,
-            added_time: Some(condition.added_time),
-            context: Some(condition.context),
-            context_mask: Some(condition.mask),
-        });
-        let weights: Vec<f32> = examples.iter().map(|e| e.weight).collect();
-        let weights: Tensor<1> = stack(weights.iter().map(std::slice::from_ref), &[], device)?;
-        Ok(self.loss.losses(output, &noised) * weights)
+    fn recordable(
+        &self,
+    ) -> Option<&dyn Recordable<Model = DecoderModel, Example = DecoderExample>> {
+        Some(self)
     }
 
     fn observe(&self, examples: &[DecoderExample], losses: &[f32]) {
@@ -268,6 +233,71 @@ impl Recipe for DecoderTraining {
     fn restore(&self, state: &serde_json::Value) -> Result<()> {
         locked(&self.timesteps).restore(state);
         Ok(())
+    }
+}
+
+impl Recordable for DecoderTraining {
+    type Model = DecoderModel;
+    type Example = DecoderExample;
+
+    fn inputs(&self, model: &DecoderModel, examples: &[&DecoderExample]) -> Result<Inputs> {
+        let (rows, size) = (examples.len(), self.size);
+        let picture = [3, size, size];
+        let mut inputs = Inputs::default();
+        inputs.put_rows("pixels", &picture, examples.iter().map(|e| &e.pixels[..]))?;
+        inputs.put_rows("noise", &picture, examples.iter().map(|e| &e.noise[..]))?;
+        if self.is_for_inpainting {
+            let kept = examples.iter().map(|e| &e.kept[..]);
+            inputs.put_rows("kept", &[1, size, size], kept)?;
+        }
+        let timesteps: Vec<usize> = examples.iter().map(|e| e.timestep).collect();
+        self.loss
+            .put_times(&mut inputs, &timesteps, model.unet.time_embedding())?;
+
+        let nothing = vec![0.0; self.embedding];
+        let embeddings = examples
+            .iter()
+            .map(|e| &e.embedding.as_ref().unwrap_or(&nothing)[..]);
+        inputs.put_rows("embedding", &[self.embedding], embeddings)?;
+        let dropped = examples
+            .iter()
+            .map(|e| f32::from(u8::from(e.embedding.is_none())));
+        inputs.put("dropped", &[rows, 1], &dropped.collect::<Vec<_>>())?;
+        let texts: Vec<&TextRow> = examples.iter().map(|e| &e.text).collect();
+        TextRow::put(&mut inputs, &texts)?;
+        let weights: Vec<f32> = examples.iter().map(|e| e.weight).collect();
+        inputs.put("weights", &[rows], &weights)?;
+        Ok(inputs)
+    }
+
+    fn loss_of(&self, model: &DecoderModel, given: &Given) -> Result<Tensor<1>> {
+        let pixels: Tensor<4> = given.get("pixels")?;
+        let (noise, numbers) = (given.get("noise")?, given.get("timesteps")?);
+        let noised = self.loss.noised_by(pixels.clone(), noise, numbers);
+
+        let dropped: Tensor<2> = given.get("dropped")?;
+        let null = model.projection.null_embedding(dropped.dims()[0]);
+        let text = TextRow::given(given)?;
+        let condition = model.projection.forward(
+            given.get::<2>("embedding")? + null * dropped,
+            text.embedding,
+            text.tokens,
+            text.mask,
+        );
+
+        let mut sample = noised.current.clone();
+        if self.is_for_inpainting {
+            let kept: Tensor<4> = given.get("kept")?;
+            sample = Tensor::cat(vec![sample, pixels * kept.clone(), kept], 1);
+        }
+        let output = model.unet.forward(UNetInput {
+            sample,
+            times: Times::Features(given.get("times")?),
+            added_time: Some(condition.added_time),
+            context: Some(condition.context),
+            context_mask: Some(condition.mask),
+        });
+        Ok(self.loss.losses(output, &noised) * given.get::<1>("weights")?)
     }
 }
 

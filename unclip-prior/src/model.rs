@@ -7,8 +7,8 @@ use burn::{
     tensor::{Bool, DType, Device, Tensor, TensorData},
 };
 use unclip_core::nn::{
-    Activation, TimeEmbedding, TimeEmbeddingConfig, TransformerBlock, TransformerBlockConfig,
-    as_compute, causal_mask, linear,
+    Activation, TimeEmbedding, TimeEmbeddingConfig, Times, TransformerBlock,
+    TransformerBlockConfig, as_compute, causal_mask, linear,
 };
 
 /// Configuration of [`PriorModel`].
@@ -170,7 +170,7 @@ impl PriorModel {
         let noisy = as_compute(input.noisy, compute);
         let time: Tensor<3> = self
             .time_embedding
-            .forward(input.timesteps, &noisy)
+            .forward(Times::Steps(input.timesteps), &noisy)
             .unsqueeze_dim(1);
         let mut text = as_compute(input.text_embedding, compute);
         if let Some(norm) = &self.embedding_proj_norm {

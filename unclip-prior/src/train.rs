@@ -104,7 +104,7 @@ impl Recipe for PriorTraining {
         let timesteps: Vec<usize> = examples.iter().map(|e| e.timestep).collect();
         let times: Vec<f32> = timesteps.iter().map(|t| *t as f32).collect();
         let start = model.normalize(rows(|e| &e.embedding)?);
-        let noised = self.loss.noised(start, rows(|e| &e.noise)?, timesteps);
+        let noised = self.loss.noised(start, rows(|e| &e.noise)?, &timesteps);
         let texts: Vec<&TextRow> = examples.iter().map(|e| &e.text).collect();
         let text = TextRow::stack(&texts, device)?;
         let output = model.forward(PriorInput {

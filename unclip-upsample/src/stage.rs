@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor};
 use unclip_core::{
     diffusion::{Denoiser, Prediction, Process, Sampler, Timestep, sample},
     error::{Error, Result},
-    nn::{UNet, UNetInput},
+    nn::{Times, UNet, UNetInput},
     resample::resize_bicubic,
     resident::{Held, Resident},
     stage::{Frame, Run, Stage, StageSettings, Upsampler},
@@ -156,7 +156,7 @@ impl Denoiser<4> for UpsamplerDenoiser<'_> {
         let input = Tensor::cat(vec![x, self.enlarged.clone()], 1);
         let output = self.network(at.is_last())?.forward(UNetInput {
             sample: input,
-            timesteps: &timesteps,
+            times: Times::Steps(&timesteps),
             added_time: None,
             context: None,
             context_mask: None,

@@ -5,12 +5,12 @@ use image::{RgbImage, imageops};
 use unclip_core::{
     diffusion::Process,
     error::Result,
-    nn::{UNet, UNetInput},
+    nn::{Times, UNet, UNetInput},
     noise::Noise,
     resample::resize_bicubic,
     train::{
-        Captioned, DiffusionLoss, Recipe, TimestepSampler, TrainSettings, Weighting, pixel_values,
-        square, stack,
+        Captioned, DiffusionLoss, Given, Inputs, Recipe, Recordable, TimestepSampler,
+        TrainSettings, Weighting, pixel_values, square,
     },
 };
 
@@ -161,21 +161,41 @@ impl Recipe for UpsamplerTraining {
         examples: &[&UpsamplerExample],
         device: &Device,
     ) -> Result<Tensor<1>> {
+        self.loss_of(model, &self.inputs(model, examples)?.on(device))
+    }
+
+    fn recordable(&self) -> Option<&dyn Recordable<Model = UNet, Example = UpsamplerExample>> {
+        Some(self)
+    }
+}
+
+impl Recordable for UpsamplerTraining {
+    type Model = UNet;
+    type Example = UpsamplerExample;
+
+    fn inputs(&self, model: &UNet, examples: &[&UpsamplerExample]) -> Result<Inputs> {
         let side = self.crop * (self.size / self.low);
-        let large = |of: fn(&UpsamplerExample) -> &[f32]| {
-            stack::<4>(examples.iter().map(|e| of(e)), &[3, side, side], device)
-        };
-        let low = examples.iter().map(|e| &e.low[..]);
-        let low: Tensor<4> = stack(low, &[3, self.crop, self.crop], device)?;
+        let (large, small) = ([3, side, side], [3, self.crop, self.crop]);
+        let mut inputs = Inputs::default();
+        inputs.put_rows("pixels", &large, examples.iter().map(|e| &e.pixels[..]))?;
+        inputs.put_rows("noise", &large, examples.iter().map(|e| &e.noise[..]))?;
+        inputs.put_rows("low", &small, examples.iter().map(|e| &e.low[..]))?;
         let timesteps: Vec<usize> = examples.iter().map(|e| e.timestep).collect();
-        let times: Vec<f32> = timesteps.iter().map(|t| *t as f32).collect();
+        self.loss
+            .put_times(&mut inputs, &timesteps, model.time_embedding())?;
+        Ok(inputs)
+    }
+
+    fn loss_of(&self, model: &UNet, given: &Given) -> Result<Tensor<1>> {
+        let pixels: Tensor<4> = given.get("pixels")?;
+        let [.., side, _] = pixels.dims();
         let noised = self
             .loss
-            .noised(large(|e| &e.pixels)?, large(|e| &e.noise)?, timesteps);
-        let enlarged = resize_bicubic(low, side, side);
+            .noised_by(pixels, given.get("noise")?, given.get("timesteps")?);
+        let enlarged = resize_bicubic(given.get("low")?, side, side);
         let output = model.forward(UNetInput {
             sample: Tensor::cat(vec![noised.current.clone(), enlarged], 1),
-            timesteps: &times,
+            times: Times::Features(given.get("times")?),
             added_time: None,
             context: None,
             context_mask: None,

@@ -46,6 +46,8 @@ mod shape;
 mod simd;
 #[cfg(feature = "flex")]
 mod softmax;
+#[cfg(feature = "train")]
+pub(crate) mod step;
 #[cfg(feature = "flex")]
 mod tiles;
 #[cfg(all(feature = "train", any(feature = "flex", feature = "cube")))]
@@ -81,14 +83,18 @@ enum Room {
     Cube,
 }
 
+/// Whether kernels are wanted.
+#[cfg(any(feature = "flex", feature = "cube"))]
+fn are_on() -> bool {
+    static ARE_ON: OnceLock<bool> = OnceLock::new();
+    *ARE_ON.get_or_init(|| std::env::var_os("UNCLIP_KERNELS").is_none_or(|v| v != "off"))
+}
+
 /// The kernels for a tensor, and for what it is combined with, if there are any.
 #[cfg(any(feature = "flex", feature = "cube"))]
 fn room<const D: usize>(x: &Tensor<D>, others: &[DType]) -> Option<Room> {
-    static IS_ON: OnceLock<bool> = OnceLock::new();
-    let is_on =
-        || *IS_ON.get_or_init(|| std::env::var_os("UNCLIP_KERNELS").is_none_or(|v| v != "off"));
     let is_f32 = x.dtype() == DType::F32 && others.iter().all(|dtype| *dtype == DType::F32);
-    if !is_f32 || x.shape().num_elements() == 0 || !is_on() {
+    if !is_f32 || x.shape().num_elements() == 0 || !are_on() {
         return None;
     }
     let device = x.device();
@@ -123,18 +129,17 @@ pub fn conv2d(
         let mut types = vec![weight.dtype()];
         types.extend(bias.iter().map(Tensor::dtype));
         if let Some(shape) = ConvShape::of(x.dims(), weight.dims(), &options) {
-            // Extensions take no optional tensors; zeros cost nothing beside a convolution.
-            let (outputs, device) = (weight.dims()[0], x.device());
-            let added = || {
-                let zeros = || Tensor::zeros([outputs], &device);
-                bias.clone().unwrap_or_else(zeros)
-            };
             match room(&x, &types) {
                 #[cfg(feature = "flex")]
-                Some(Room::Flex) => return flex::conv2d(x, weight, added(), shape),
+                Some(Room::Flex) => {
+                    // Extensions take no optional tensors; zeros cost nothing beside a convolution.
+                    let zeros = || Tensor::zeros([weight.dims()[0]], &x.device());
+                    let bias = bias.unwrap_or_else(zeros);
+                    return flex::conv2d(x, weight, bias, shape);
+                }
                 #[cfg(feature = "cube")]
-                Some(Room::Cube) if shape.fits_cubes(&device) => {
-                    return cube::conv2d(x, weight, added(), shape);
+                Some(Room::Cube) if shape.fits_cubes(&x.device()) => {
+                    return cube::conv2d(x, weight, bias, shape);
                 }
                 _ => {}
             }
@@ -172,10 +177,12 @@ pub fn linear<const D: usize>(
             };
             dims[D - 1] = outputs;
             let x: Tensor<2> = x.reshape([shape.rows, inputs]);
-            let bias = bias.unwrap_or_else(|| Tensor::zeros([outputs], &x.device()));
             let out = match room {
                 #[cfg(feature = "flex")]
-                Room::Flex => flex::linear(x, weight, bias, shape),
+                Room::Flex => {
+                    let bias = bias.unwrap_or_else(|| Tensor::zeros([outputs], &x.device()));
+                    flex::linear(x, weight, bias, shape)
+                }
                 #[cfg(feature = "cube")]
                 Room::Cube => cube::linear(x, weight, bias, shape),
             };
@@ -219,25 +226,22 @@ pub fn group_norm(
                 #[cfg(feature = "cube")]
                 is_timed: scale_shift.is_some(),
             };
-            // Extensions take no optional tensors.
             let value = |param: &Option<burn::module::Param<Tensor<1>>>, default: f32| match param {
                 Some(param) => param.val(),
                 None => Tensor::full([channels], default, &device),
             };
             let affine = [value(&layer.gamma, 1.0), value(&layer.beta, 0.0)];
-            let time = |dims: [usize; 2]| match &scale_shift {
-                Some(scale_shift) => scale_shift.clone(),
-                None => Tensor::zeros(dims, &device),
-            };
             match room {
                 #[cfg(feature = "flex")]
                 Room::Flex => {
-                    return flex::group_norm(x, affine, time([batch, 2 * channels]), shape);
+                    // Extensions take no optional tensors.
+                    let zeros = || Tensor::zeros([batch, 2 * channels], &device);
+                    let scale_shift = scale_shift.unwrap_or_else(zeros);
+                    return flex::group_norm(x, affine, scale_shift, shape);
                 }
                 #[cfg(feature = "cube")]
                 Room::Cube if shape.fits_cubes() => {
-                    // Without a time its values are not read.
-                    return cube::group_norm(x, affine, time([1, 1]), shape);
+                    return cube::group_norm(x, affine, scale_shift, shape);
                 }
                 #[allow(unreachable_patterns)]
                 _ => {}
@@ -354,7 +358,7 @@ pub(crate) fn attention(
         // Extensions take no optional tensors; without a mask this one is not read.
         let mask = match mask {
             Some(mask) => mask.clone().float(),
-            None => Tensor::zeros([1, 1, 1, 1], &query.device()),
+            None => Tensor::empty([1, 1, 1, 1], &query.device()),
         };
         match room {
             #[cfg(feature = "flex")]
@@ -370,58 +374,4 @@ pub(crate) fn attention(
         let _ = (query, key, value, heads, mask, is_causal);
         None
     }
-}
-
-/// A step of AdamW on a row of values, where there is a kernel for it: new values, both moments, average.
-/// Moments and average that there are not yet begin.
-#[cfg(feature = "train")]
-pub(crate) fn adam(
-    value: &Tensor<1>,
-    gradient: &Tensor<1>,
-    moments: [Option<&Tensor<1>>; 2],
-    average: Option<&Tensor<1>>,
-    numbers: &AdamNumbers,
-) -> Option<[Tensor<1>; 4]> {
-    #[cfg(feature = "cube")]
-    if room(value, &[gradient.dtype()]) == Some(Room::Cube) {
-        return Some(cube::adam(value, gradient, moments, average, *numbers));
-    }
-    let _ = (value, gradient, moments, average, numbers);
-    None
-}
-
-/// Sums of squares, of which a tensor's are added to those of others, where there is a kernel for it;
-/// their sum is the square of the length of all.
-#[cfg(feature = "train")]
-pub(crate) fn add_squares<const D: usize>(
-    x: &Tensor<D>,
-    sums: Option<Tensor<1>>,
-) -> Option<Tensor<1>> {
-    #[cfg(feature = "cube")]
-    if room(x, &[]) == Some(Room::Cube) {
-        return Some(cube::add_squares(x, sums));
-    }
-    let _ = (x, sums);
-    None
-}
-
-/// The numbers of a step of AdamW.
-#[cfg(feature = "train")]
-#[cfg_attr(not(feature = "cube"), allow(dead_code))]
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct AdamNumbers {
-    /// What gradients are multiplied by.
-    pub(crate) scale: f64,
-    /// The learning rate.
-    pub(crate) rate: f64,
-    /// The share of the values that decays, before the learning rate.
-    pub(crate) decay: f64,
-    /// Decays of the moments.
-    pub(crate) betas: [f64; 2],
-    /// What the moments are divided by.
-    pub(crate) corrections: [f64; 2],
-    /// Added to the root of the second moment.
-    pub(crate) epsilon: f64,
-    /// Decay of the average.
-    pub(crate) ema: f64,
 }

@@ -18,7 +18,7 @@ pub use activation::Activation;
 pub use attention::{ContextAttention, ContextAttentionConfig, attend};
 pub use layers::{as_compute, conv2d, linear};
 pub use residual::{Resample, ResidualBlock, ResidualBlockConfig};
-pub use time_embedding::{TimeEmbedding, TimeEmbeddingConfig, sinusoid};
+pub use time_embedding::{TimeEmbedding, TimeEmbeddingConfig, Times, sinusoid};
 pub use transformer::{
     KvCache, Mlp, SelfAttention, TransformerBlock, TransformerBlockConfig, causal_mask,
 };

@@ -7,7 +7,10 @@ use burn::{
     tensor::{Device, Tensor, TensorData},
 };
 
-use super::{Activation, layers::linear};
+use super::{
+    Activation,
+    layers::{as_compute, linear},
+};
 
 /// Sinusoidal features of timesteps, `[cos | sin]`, computed on the host.
 ///
@@ -37,6 +40,15 @@ pub fn sinusoid(timesteps: &[f32], width: usize, cos_first: bool, shift: f64) ->
         features.extend(std::iter::repeat_n(0.0, width - 2 * half));
     }
     features
+}
+
+/// What a network is told of the time.
+#[derive(Clone, Debug)]
+pub enum Times<'a> {
+    /// A timestep for each element of the batch.
+    Steps(&'a [f32]),
+    /// What [`TimeEmbedding::features`] made of them, `[b, sinusoid]`.
+    Features(Tensor<2>),
 }
 
 /// Configuration of [`TimeEmbedding`].
@@ -88,16 +100,28 @@ impl TimeEmbeddingConfig {
 }
 
 impl TimeEmbedding {
+    /// The features of timesteps, `[b, sinusoid]` one row after the other.
+    pub fn features(&self, timesteps: &[f32]) -> Vec<f32> {
+        sinusoid(timesteps, self.width, self.cos_first, self.shift)
+    }
+
+    /// Width of the features.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
     /// Embeds one timestep for each element of the batch, in the type of `like`.
     ///
     /// # Shapes
-    /// `[b]` on the host → `[b, output]` on the device of `like`
-    pub fn forward<const D: usize>(&self, timesteps: &[f32], like: &Tensor<D>) -> Tensor<2> {
-        let features = sinusoid(timesteps, self.width, self.cos_first, self.shift);
-        let features = Tensor::<2>::from_data(
-            TensorData::new(features, [timesteps.len(), self.width]),
-            (&like.device(), like.dtype()),
-        );
+    /// output: `[b, output]` on the device of `like`
+    pub fn forward<const D: usize>(&self, times: Times<'_>, like: &Tensor<D>) -> Tensor<2> {
+        let features = match times {
+            Times::Steps(timesteps) => Tensor::from_data(
+                TensorData::new(self.features(timesteps), [timesteps.len(), self.width]),
+                (&like.device(), like.dtype()),
+            ),
+            Times::Features(features) => as_compute(features, like.dtype()),
+        };
         let hidden = self.activation.apply(linear(&self.linear_1, features));
         linear(&self.linear_2, hidden)
     }

@@ -7,7 +7,7 @@ use burn::{
 };
 
 use super::{
-    DownBlock, MidBlock, TimeEmbedding, UpBlock,
+    DownBlock, MidBlock, TimeEmbedding, Times, UpBlock,
     layers::{as_compute, conv2d},
     unet_blocks::Conditions,
 };
@@ -34,8 +34,8 @@ pub struct UNet {
 pub struct UNetInput<'a> {
     /// Noisy picture, `[b, in_channels, h, w]`.
     pub sample: Tensor<4>,
-    /// One timestep for each element of the batch.
-    pub timesteps: &'a [f32],
+    /// The time of each element of the batch.
+    pub times: Times<'a>,
     /// Added to the time embedding, `[b, time]`.
     pub added_time: Option<Tensor<2>>,
     /// Context tokens, `[b, n, context]`.
@@ -70,7 +70,7 @@ impl UNet {
         if self.center_input {
             x = x * 2.0 - 1.0;
         }
-        let mut time = self.time_embedding.forward(input.timesteps, &x);
+        let mut time = self.time_embedding.forward(input.times, &x);
         if let Some(added) = input.added_time {
             time = time + as_compute(added, compute);
         }
@@ -95,6 +95,11 @@ impl UNet {
             group_norm(&self.conv_norm_out, x, None, true),
         );
         as_compute(x, DType::F32)
+    }
+
+    /// How it is told the time.
+    pub fn time_embedding(&self) -> &TimeEmbedding {
+        &self.time_embedding
     }
 
     /// The type the network computes in: that of its biases and norms.

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard,
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread::Scope,
@@ -33,6 +33,8 @@ pub(super) struct Ahead<E> {
     /// Whether a step is only prepared when the one before is done.
     waits: bool,
     steps: usize,
+    /// Held while a step is prepared.
+    busy: Arc<Mutex<()>>,
 }
 
 impl<E: Send> Ahead<E> {
@@ -52,9 +54,14 @@ impl<E: Send> Ahead<E> {
         let (ask, asked) = sync_channel::<usize>(1);
         let (give, given) = sync_channel(1);
         let waits = recipe.learns_from_losses();
+        let busy = Arc::new(Mutex::new(()));
+        let is_busy = busy.clone();
         scope.spawn(move || {
             for step in asked {
-                let prepared = prepare(&*recipe, &mut loader, seed, step);
+                let prepared = {
+                    let _busy = held(&is_busy);
+                    prepare(&*recipe, &mut loader, seed, step)
+                };
                 if give.send(prepared).is_err() {
                     return;
                 }
@@ -65,6 +72,7 @@ impl<E: Send> Ahead<E> {
             given,
             waits,
             steps,
+            busy,
         };
         ahead.ask(step);
         ahead
@@ -89,12 +97,21 @@ impl<E: Send> Ahead<E> {
         prepared
     }
 
+    /// Nothing is prepared while this is held.
+    pub(super) fn pause(&self) -> MutexGuard<'_, ()> {
+        held(&self.busy)
+    }
+
     /// Says that `step` is done.
     pub(super) fn done(&self, step: usize) {
         if self.waits {
             self.ask(step + 1);
         }
     }
+}
+
+fn held(lock: &Mutex<()>) -> MutexGuard<'_, ()> {
+    lock.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// Reads and prepares the samples of a step.

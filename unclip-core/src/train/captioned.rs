@@ -1,11 +1,12 @@
 //! Pictures with captions, what most recipes learn from.
 
-use burn::tensor::{Bool, Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use image::{
     DynamicImage, RgbImage,
     imageops::{FilterType, crop_imm, resize},
 };
 
+use super::inputs::{Given, Inputs};
 use crate::{
     error::{Error, Result},
     image::to_host,
@@ -117,29 +118,45 @@ impl TextRow {
             .collect())
     }
 
-    /// Rows together again.
+    /// Puts rows together to a loss's inputs; [`given`](Self::given) has them back.
     ///
     /// # Errors
     /// [`Error::Shape`] if rows differ in length.
-    pub fn stack(rows: &[&Self], device: &Device) -> Result<TextEncoding> {
+    pub fn put(inputs: &mut Inputs, rows: &[&Self]) -> Result<()> {
         let Some(first) = rows.first() else {
             return Err(Error::shape("the captions", &[0], "at least one"));
         };
         let (width, count) = (first.embedding.len(), first.mask.len());
         let tokens = first.tokens.len() / count.max(1);
-        let mask: Vec<bool> = rows.iter().flat_map(|r| r.mask.iter().copied()).collect();
-        if mask.len() != rows.len() * count {
-            return Err(Error::shape(
-                "the captions' masks",
-                &[mask.len()],
-                "equal rows",
-            ));
-        }
-        let mask = TensorData::new(mask, [rows.len(), count]);
+        let masks: Vec<Vec<f32>> = rows
+            .iter()
+            .map(|row| row.mask.iter().map(|is| f32::from(u8::from(*is))).collect())
+            .collect();
+        let of_each = |of: fn(&Self) -> &[f32]| rows.iter().map(move |row| of(row));
+        inputs.put_rows("text embedding", &[width], of_each(|row| &row.embedding))?;
+        inputs.put_rows("tokens", &[count, tokens], of_each(|row| &row.tokens))?;
+        inputs.put_rows("mask", &[count], masks.iter().map(|mask| &mask[..]))
+    }
+
+    /// The encoding of what [`put`](Self::put) put there.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if it is not there.
+    pub fn given(given: &Given) -> Result<TextEncoding> {
         Ok(TextEncoding {
-            embedding: stack(rows.iter().map(|r| &r.embedding[..]), &[width], device)?,
-            tokens: stack(rows.iter().map(|r| &r.tokens[..]), &[count, tokens], device)?,
-            mask: Tensor::<2, Bool>::from_data(mask, device),
+            embedding: given.get("text embedding")?,
+            tokens: given.get("tokens")?,
+            mask: given.get_bool("mask")?,
         })
+    }
+
+    /// Rows together again.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if rows differ in length.
+    pub fn stack(rows: &[&Self], device: &Device) -> Result<TextEncoding> {
+        let mut inputs = Inputs::default();
+        Self::put(&mut inputs, rows)?;
+        Self::given(&inputs.on(device))
     }
 }

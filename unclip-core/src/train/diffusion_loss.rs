@@ -3,7 +3,12 @@
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use crate::diffusion::{Process, Target, Variance};
+use super::inputs::Inputs;
+use crate::{
+    diffusion::{Process, Target, Variance},
+    error::Result,
+    nn::TimeEmbedding,
+};
 
 /// How much each timestep's error counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -44,8 +49,41 @@ pub struct Noised<const D: usize> {
     pub noise: Tensor<D>,
     /// x_t.
     pub current: Tensor<D>,
-    /// A timestep for each.
-    pub timesteps: Vec<usize>,
+    /// What [`DiffusionLoss::numbers`] gave for the timesteps, `[n, b]`.
+    pub numbers: Tensor<2>,
+}
+
+/// The numbers of a timestep that losses need.
+#[derive(Clone, Copy, Debug)]
+enum Number {
+    /// √ᾱ.
+    Signal,
+    /// √(1 − ᾱ).
+    Sigma,
+    /// Factor of the squared error.
+    Weight,
+    /// Those from here on are for learned variances: logarithm of the least.
+    Small,
+    /// Logarithm of the largest.
+    Large,
+    /// The posterior mean's factor of x₀.
+    OfStart,
+    /// And of x_t.
+    OfCurrent,
+    /// 1 at the first timestep, else 0.
+    IsFirst,
+}
+
+impl<const D: usize> Noised<D> {
+    /// A number of each element's timestep, to broadcast over its values.
+    fn number(&self, number: Number) -> Tensor<D> {
+        let mut shape = [1; D];
+        shape[0] = self.numbers.dims()[1];
+        self.numbers
+            .clone()
+            .narrow(0, number as usize, 1)
+            .reshape(shape)
+    }
 }
 
 impl DiffusionLoss {
@@ -59,6 +97,60 @@ impl DiffusionLoss {
         &self.process
     }
 
+    /// The numbers of timesteps that noise and loss need, `[n, b]` one row after the other; n is
+    /// [`count`](Self::count).
+    ///
+    /// # Panics
+    /// If a timestep is not one of the process.
+    pub fn numbers(&self, timesteps: &[usize]) -> Vec<f32> {
+        let of_each = |number: &dyn Fn(usize) -> f64| -> Vec<f32> {
+            timesteps.iter().map(|t| number(*t) as f32).collect()
+        };
+        let bar = |t: usize| self.process.alpha_bars()[t];
+        let mut numbers = of_each(&|t| bar(t).sqrt());
+        numbers.extend(of_each(&|t| (1.0 - bar(t)).sqrt()));
+        numbers.extend(of_each(&|t| self.weight(t)));
+        if self.process.variance == Variance::LearnedRange {
+            let posterior = |t: usize| self.process.posterior(t, t.checked_sub(1));
+            // The first posterior has no variance at all: the second's stands for it.
+            numbers.extend(of_each(&|t| match t {
+                0 if self.process.steps() > 1 => posterior(1).variance.ln(),
+                _ => posterior(t).variance.ln(),
+            }));
+            numbers.extend(of_each(&|t| posterior(t).beta.ln()));
+            numbers.extend(of_each(&|t| posterior(t).start));
+            numbers.extend(of_each(&|t| posterior(t).current));
+            numbers.extend(of_each(&|t| f64::from(u8::from(t == 0))));
+        }
+        numbers
+    }
+
+    /// How many numbers there are of each timestep.
+    pub fn count(&self) -> usize {
+        match self.process.variance {
+            Variance::LearnedRange => Number::IsFirst as usize + 1,
+            _ => Number::Weight as usize + 1,
+        }
+    }
+
+    /// Puts to a loss's inputs what [`noised_by`](Self::noised_by) takes, `timesteps`, and what a network is
+    /// told of the time, `times`.
+    ///
+    /// # Errors
+    /// None for timesteps of the process.
+    pub fn put_times(
+        &self,
+        inputs: &mut Inputs,
+        timesteps: &[usize],
+        embedding: &TimeEmbedding,
+    ) -> Result<()> {
+        let rows = timesteps.len();
+        inputs.put("timesteps", &[self.count(), rows], &self.numbers(timesteps))?;
+        let times: Vec<f32> = timesteps.iter().map(|t| *t as f32).collect();
+        let features = embedding.features(&times);
+        inputs.put("times", &[rows, embedding.width()], &features)
+    }
+
     /// x_t of pictures or embeddings, noise and timesteps.
     ///
     /// # Panics
@@ -67,17 +159,35 @@ impl DiffusionLoss {
         &self,
         start: Tensor<D>,
         noise: Tensor<D>,
-        timesteps: Vec<usize>,
+        timesteps: &[usize],
     ) -> Noised<D> {
-        let current = self
-            .process
-            .add_noise(start.clone(), noise.clone(), &timesteps);
-        Noised {
+        let numbers = TensorData::new(self.numbers(timesteps), [self.count(), timesteps.len()]);
+        let numbers = Tensor::from_data(numbers, (&start.device(), start.dtype()));
+        self.noised_by(start, noise, numbers)
+    }
+
+    /// The same with what [`numbers`](Self::numbers) gave for the timesteps, `[n, b]`.
+    ///
+    /// # Panics
+    /// If there are not numbers for each element.
+    pub fn noised_by<const D: usize>(
+        &self,
+        start: Tensor<D>,
+        noise: Tensor<D>,
+        numbers: Tensor<2>,
+    ) -> Noised<D> {
+        let (count, rows) = (self.count(), start.dims()[0]);
+        assert_eq!(numbers.dims(), [count, rows], "one timestep an element");
+        let mut noised = Noised {
+            current: start.clone(),
             start,
             noise,
-            current,
-            timesteps,
-        }
+            numbers,
+        };
+        let signal = noised.number(Number::Signal);
+        noised.current =
+            noised.start.clone() * signal + noised.noise.clone() * noised.number(Number::Sigma);
+        noised
     }
 
     /// The loss of each element, `[b]`, from the network's output: `[b, c, ..]`, or `[b, 2c, ..]`
@@ -86,22 +196,18 @@ impl DiffusionLoss {
     /// # Panics
     /// If shapes do not fit.
     pub fn losses<const D: usize>(&self, output: Tensor<D>, noised: &Noised<D>) -> Tensor<1> {
-        let channels = noised.start.dims()[1];
+        let [rows, channels] = [noised.start.dims()[0], noised.start.dims()[1]];
         let predicted = output.clone().narrow(1, 0, channels);
         let wanted = match self.process.target {
             Target::Epsilon => noised.noise.clone(),
             Target::Sample => noised.start.clone(),
             Target::Velocity => {
-                let (start, noise) = (noised.start.clone(), noised.noise.clone());
-                self.process.velocity(start, noise, &noised.timesteps)
+                noised.noise.clone() * noised.number(Number::Signal)
+                    - noised.start.clone() * noised.number(Number::Sigma)
             }
         };
         let error = row_means((predicted.clone() - wanted).powi_scalar(2));
-        let weights = noised.timesteps.iter().map(|t| self.weight(*t) as f32);
-        let weights: Vec<f32> = weights.collect();
-        let count = weights.len();
-        let weights = TensorData::new(weights, [count]);
-        let error = error.clone() * Tensor::from_data(weights, (&error.device(), error.dtype()));
+        let error = error * noised.number(Number::Weight).reshape([rows]);
         match self.process.variance {
             Variance::LearnedRange => {
                 let variance = output.narrow(1, channels, channels);
@@ -137,34 +243,14 @@ impl DiffusionLoss {
         variance: Tensor<D>,
         noised: &Noised<D>,
     ) -> Tensor<1> {
-        let process = &self.process;
-        let like = &noised.start;
-        let posteriors = noised
-            .timesteps
-            .iter()
-            .map(|&t| (t, process.posterior(t, t.checked_sub(1))))
-            .collect::<Vec<_>>();
-        let factor = |of: &dyn Fn(usize, crate::diffusion::Posterior) -> f64| {
-            let values = posteriors.iter().map(|(t, p)| of(*t, *p) as f32);
-            let mut shape = [1; D];
-            shape[0] = posteriors.len();
-            let data = TensorData::new(values.collect::<Vec<f32>>(), shape);
-            Tensor::<D>::from_data(data, (&like.device(), like.dtype()))
-        };
-        // The first posterior has no variance at all: the second's stands for it.
-        let floor = |t: usize, variance: f64| match t {
-            0 if process.steps() > 1 => process.posterior(1, Some(0)).variance.ln(),
-            _ => variance.ln(),
-        };
-        let small = factor(&|t, p| floor(t, p.variance));
-        let large = factor(&|_, p| p.beta.ln());
-        let (start_of, current_of) = (factor(&|_, p| p.start), factor(&|_, p| p.current));
+        let number = |number: Number| noised.number(number);
+        let (small, large) = (number(Number::Small), number(Number::Large));
+        let (start_of, current_of) = (number(Number::OfStart), number(Number::OfCurrent));
         let share = (variance + 1.0) * 0.5;
         let log_variance = share.clone() * large + (share * -1.0 + 1.0) * small.clone();
 
-        let bars = |f: fn(f64) -> f64| factor(&move |t, _| f(process.alpha_bars()[t]));
-        let (signal, sigma) = (bars(f64::sqrt), bars(|bar| (1.0 - bar).sqrt()));
-        let start = match process.target {
+        let (signal, sigma) = (number(Number::Signal), number(Number::Sigma));
+        let start = match self.process.target {
             Target::Epsilon => (noised.current.clone() - predicted * sigma) / signal,
             Target::Sample => predicted,
             Target::Velocity => noised.current.clone() * signal - predicted * sigma,
@@ -178,8 +264,8 @@ impl DiffusionLoss {
             + (small - log_variance.clone()).exp()
             + apart * (log_variance.clone() * -1.0).exp())
             * 0.5;
-        let likelihood = negative_log_likelihood(like.clone(), mean, log_variance * 0.5);
-        let is_first = factor(&|t, _| f64::from(u8::from(t == 0)));
+        let likelihood = negative_log_likelihood(noised.start.clone(), mean, log_variance * 0.5);
+        let is_first = number(Number::IsFirst);
         let bound = likelihood * is_first.clone() + divergence * (is_first * -1.0 + 1.0);
         row_means(bound) / std::f64::consts::LN_2
     }
@@ -348,7 +434,7 @@ mod tests {
                     Variance::FixedSmall,
                 );
                 let loss = DiffusionLoss::new(process.clone(), weighting);
-                let noised = loss.noised(start.clone(), epsilon.clone(), timesteps.clone());
+                let noised = loss.noised(start.clone(), epsilon.clone(), &timesteps);
                 let bars = timesteps.iter().map(|t| process.alpha_bars()[*t] as f32);
                 let bars = TensorData::new(bars.collect::<Vec<_>>(), [3, 1]);
                 let bars = Tensor::<2>::from_data(bars, &device);

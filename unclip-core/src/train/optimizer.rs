@@ -15,7 +15,7 @@ use super::TrainSettings;
 use crate::{
     error::Result,
     image::to_host,
-    kernels::{self, AdamNumbers},
+    kernels::step::{AdamForm, AdamNumbers, adam, add_squares, has_adam},
     weights::{KeyMap, ModulePath},
 };
 
@@ -37,23 +37,36 @@ impl Optimizer {
         settings: &TrainSettings,
         step: usize,
     ) -> M {
-        let power = (step + 1) as i32;
         model.map(&mut Update {
             path: ModulePath::default(),
             states: self,
             gradients,
-            scale,
-            rate: settings.learning_rate_at(step),
-            correction1: 1.0 - settings.beta1.powi(power),
-            correction2: 1.0 - settings.beta2.powi(power),
-            ema: settings.ema_at(step),
-            settings,
+            numbers: numbers(scale, settings, step),
+            on_device: None,
+            averages: settings.ema > 0.0,
         })
     }
 
-    /// The model with averaged weights; as it is where there are none.
+    /// The model with averaged weights; as it is where there are none. Further steps do not change it.
     pub fn averaged<M: Module>(&self, model: M) -> M {
-        replaced(model, &self.average)
+        // A step may be taken in the memory of what it changes.
+        let copied = |(key, value): (&String, &Tensor<1>)| (key.clone(), value.clone() * 1.0);
+        replaced(model, &self.average.iter().map(copied).collect())
+    }
+}
+
+/// The numbers of a step.
+pub(super) fn numbers(scale: f64, settings: &TrainSettings, step: usize) -> AdamNumbers {
+    let TrainSettings { beta1, beta2, .. } = *settings;
+    let power = (step + 1) as i32;
+    AdamNumbers {
+        scale,
+        rate: settings.learning_rate_at(step),
+        decay: settings.weight_decay,
+        betas: [beta1, beta2],
+        corrections: [1.0 - beta1.powi(power), 1.0 - beta2.powi(power)],
+        epsilon: settings.epsilon,
+        ema: settings.ema_at(step),
     }
 }
 
@@ -62,6 +75,14 @@ impl Optimizer {
 /// # Errors
 /// [`Error::NotFinite`](crate::error::Error::NotFinite).
 pub(super) fn norm<M: Module>(model: &M, gradients: &GradientsParams) -> Result<f64> {
+    match squares(model, gradients) {
+        Some(sums) => Ok(length(&to_host(sums, "gradient")?)),
+        None => Ok(0.0),
+    }
+}
+
+/// Sums of squares of the gradient; none without gradients.
+pub(super) fn squares<M: Module>(model: &M, gradients: &GradientsParams) -> Option<Tensor<1>> {
     let mut squares = Squares {
         gradients,
         sums: Vec::new(),
@@ -69,11 +90,12 @@ pub(super) fn norm<M: Module>(model: &M, gradients: &GradientsParams) -> Result<
     };
     model.visit(&mut squares);
     squares.sums.extend(squares.sum);
-    if squares.sums.is_empty() {
-        return Ok(0.0);
-    }
-    let sums = to_host(Tensor::cat(squares.sums, 0), "gradient")?;
-    Ok(sums.into_iter().map(f64::from).sum::<f64>().sqrt())
+    (!squares.sums.is_empty()).then(|| Tensor::cat(squares.sums, 0))
+}
+
+/// The length, given the sums of squares.
+pub(super) fn length(sums: &[f32]) -> f64 {
+    sums.iter().map(|sum| f64::from(*sum)).sum::<f64>().sqrt()
 }
 
 struct Squares<'a> {
@@ -88,7 +110,7 @@ impl ModuleVisitor for Squares<'_> {
         let Some(gradient) = self.gradients.get::<D>(param.id) else {
             return;
         };
-        match kernels::add_squares(&gradient, self.sum.clone()) {
+        match add_squares(&gradient, self.sum.clone()) {
             Some(sum) => self.sum = Some(sum),
             None => self.sums.push(gradient.powi_scalar(2).sum()),
         }
@@ -99,12 +121,11 @@ struct Update<'a> {
     path: ModulePath,
     states: &'a mut Optimizer,
     gradients: GradientsParams,
-    scale: f64,
-    rate: f64,
-    correction1: f64,
-    correction2: f64,
-    ema: f64,
-    settings: &'a TrainSettings,
+    numbers: AdamNumbers,
+    /// The numbers for the kernel, once it has been called.
+    on_device: Option<Tensor<1>>,
+    /// Whether averages are kept.
+    averages: bool,
 }
 
 impl Update<'_> {
@@ -117,36 +138,19 @@ impl Update<'_> {
         gradient: Tensor<1>,
         decays: bool,
     ) -> Tensor<1> {
-        let TrainSettings {
-            beta1,
-            beta2,
-            epsilon,
-            weight_decay,
-            ..
-        } = *self.settings;
-        let decay = if decays { weight_decay } else { 0.0 };
-        let numbers = AdamNumbers {
-            scale: self.scale,
-            rate: self.rate,
+        if has_adam(&value, &gradient) {
+            return self.value_by_kernel(key, value, gradient, decays);
+        }
+        let AdamNumbers {
+            scale,
+            rate,
             decay,
             betas: [beta1, beta2],
-            corrections: [self.correction1, self.correction2],
+            corrections: [correction1, correction2],
             epsilon,
-            ema: self.ema,
-        };
-        let states = &mut *self.states;
-        let moments = [states.first.get(key), states.second.get(key)];
-        let average = states.average.get(key);
-        if let Some(found) = kernels::adam(&value, &gradient, moments, average, &numbers) {
-            let [value, first, second, average] = found;
-            states.first.insert(key.to_owned(), first);
-            states.second.insert(key.to_owned(), second);
-            if self.settings.ema > 0.0 {
-                states.average.insert(key.to_owned(), average);
-            }
-            return value;
-        }
-        let gradient = match self.scale {
+            ..
+        } = self.numbers;
+        let gradient = match scale {
             1.0 => gradient,
             scale => gradient * scale,
         };
@@ -159,24 +163,58 @@ impl Update<'_> {
             Some(second) => second * beta2 + square,
             None => square,
         };
-        let root = (second.clone() / self.correction2).sqrt() + epsilon;
-        let change = first.clone() / root * (self.rate / self.correction1);
+        let root = (second.clone() / correction2).sqrt() + epsilon;
+        let change = first.clone() / root * (rate / correction1);
         self.states.first.insert(key.to_owned(), first);
         self.states.second.insert(key.to_owned(), second);
-        let value = match decay > 0.0 {
-            true => value * (1.0 - self.rate * decay) - change,
+        let value = match decays && decay > 0.0 {
+            true => value * (1.0 - rate * decay) - change,
             false => value - change,
         };
         self.average(key, &value);
         value
     }
 
+    fn value_by_kernel(
+        &mut self,
+        key: &str,
+        value: Tensor<1>,
+        gradient: Tensor<1>,
+        decays: bool,
+    ) -> Tensor<1> {
+        let (device, length) = (value.device(), value.dims());
+        let numbers = self
+            .on_device
+            .get_or_insert_with(|| self.numbers.on(&device))
+            .clone();
+        let states = &mut *self.states;
+        let zeros = || Tensor::zeros(length, &device);
+        let moments = [&mut states.first, &mut states.second]
+            .map(|moments| moments.remove(key).unwrap_or_else(zeros));
+        let average = states.average.remove(key);
+        let form = AdamForm {
+            decays,
+            begins: average.is_none(),
+            is_in_place: false,
+        };
+        let average = average.unwrap_or_else(|| Tensor::empty(length, &device));
+        let found = adam(value, gradient, moments, average, numbers, form);
+        let [value, first, second, average] = found;
+        states.first.insert(key.to_owned(), first);
+        states.second.insert(key.to_owned(), second);
+        if self.averages {
+            states.average.insert(key.to_owned(), average);
+        }
+        value
+    }
+
     fn average(&mut self, key: &str, value: &Tensor<1>) {
-        if self.settings.ema == 0.0 {
+        if !self.averages {
             return;
         }
+        let ema = self.numbers.ema;
         let average = match self.states.average.remove(key) {
-            Some(average) => average * self.ema + value.clone() * (1.0 - self.ema),
+            Some(average) => average * ema + value.clone() * (1.0 - ema),
             None => value.clone(),
         };
         self.states.average.insert(key.to_owned(), average);

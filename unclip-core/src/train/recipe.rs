@@ -8,6 +8,7 @@ use burn::{
     tensor::{Device, Tensor},
 };
 
+use super::inputs::{Given, Inputs};
 #[cfg(feature = "flex")]
 use crate::kernels::is_flex;
 use crate::{
@@ -84,6 +85,12 @@ pub trait Recipe: Send + Sync {
         Ok(Pass::sum(model, passes, devices))
     }
 
+    /// The recipe as one whose steps can be recorded, if it is one and leaves [`backward`](Self::backward)
+    /// and [`constrained`](Self::constrained) as they are.
+    fn recordable(&self) -> Option<&dyn Recordable<Model = Self::Model, Example = Self::Example>> {
+        None
+    }
+
     /// The model after a step, with parameters brought back into their range.
     fn constrained(&self, model: Self::Model) -> Self::Model {
         model
@@ -113,6 +120,27 @@ pub trait Recipe: Send + Sync {
         let _ = state;
         Ok(())
     }
+}
+
+/// A loss that is computed on the device from numbers that were put there before, and from nothing else:
+/// neither the host nor the values decide what is computed. A GPU can record that once and repeat it.
+pub trait Recordable {
+    /// The network.
+    type Model;
+    /// What the recipe prepares.
+    type Example;
+
+    /// The numbers that the loss of these examples needs.
+    ///
+    /// # Errors
+    /// Examples that do not fit together.
+    fn inputs(&self, model: &Self::Model, examples: &[&Self::Example]) -> Result<Inputs>;
+
+    /// The loss of each example, `[n]`.
+    ///
+    /// # Errors
+    /// Numbers that do not fit the model.
+    fn loss_of(&self, model: &Self::Model, given: &Given) -> Result<Tensor<1>>;
 }
 
 /// Gradients, and the loss of each example.

@@ -17,11 +17,13 @@ use super::{
     latest_checkpoint,
     log::{Log, read_log},
     loss_curve,
-    optimizer::norm,
+    optimizer::{norm, numbers},
+    recording::Recording,
 };
 use crate::{
     error::{Error, Result},
     image::save_png,
+    kernels::step::can_record,
 };
 
 /// What a run is told after each step.
@@ -35,6 +37,8 @@ pub struct Progress {
     pub broken: usize,
     /// Whether a checkpoint was written after this step.
     pub is_saved: bool,
+    /// Whether the device repeated a step that it had recorded.
+    pub is_recorded: bool,
 }
 
 /// Trains a model by a [`Recipe`].
@@ -61,6 +65,7 @@ pub struct Trainer<R: Recipe> {
     step: usize,
     running_loss: Option<f64>,
     broken: Vec<Broken>,
+    records: bool,
 }
 
 impl<R: Recipe> Trainer<R> {
@@ -91,7 +96,18 @@ impl<R: Recipe> Trainer<R> {
             step: 0,
             running_loss: None,
             broken: Vec::new(),
+            records: false,
         })
+    }
+
+    /// Has the device record a step and repeat it with other numbers, where one device that can
+    /// ([`Device`]s of CubeCL without fusion: CUDA graphs on NVIDIA's) computes a recipe whose steps can be
+    /// [recorded](Recipe::recordable), a batch in one piece; elsewhere it changes nothing. Where launches
+    /// are what takes the time, a step is then several times as fast. It takes up to twice the memory.
+    /// Until [`run`](Self::run) ends, clones of [`model`](Self::model) may change with the steps.
+    pub fn with_recorded_steps(mut self) -> Self {
+        self.records = true;
+        self
     }
 
     /// Goes on from the newest checkpoint of a run's folder; whether there was one.
@@ -155,13 +171,18 @@ impl<R: Recipe> Trainer<R> {
         watch: &mut impl FnMut(&Self, Progress) -> ControlFlow<()>,
     ) -> Result<()> {
         let settings = self.settings.clone();
+        let recipe = self.recipe.clone();
+        let mut recording = Recording::new(self, &*recipe);
         while self.step < settings.steps {
             let start = Instant::now();
             let next = ahead.take(self.step)?;
             self.note_broken(next.broken)?;
             let (loss, gradient_norm) = match next.examples.is_empty() {
                 true => (f64::NAN, 0.0),
-                false => self.update(&next.examples, &next.names, folder)?,
+                false => {
+                    let names = next.names.join(", ");
+                    self.update(&next.examples, &names, folder, ahead, &mut recording)?
+                }
             };
             ahead.done(self.step);
             let row = LogRow {
@@ -183,6 +204,7 @@ impl<R: Recipe> Trainer<R> {
                 steps: settings.steps,
                 broken: self.broken.len(),
                 is_saved,
+                is_recorded: recording.is_on(),
             };
             if watch(self, progress).is_break() && !is_last {
                 if !is_saved {
@@ -199,33 +221,43 @@ impl<R: Recipe> Trainer<R> {
     }
 
     /// One step on these examples; mean loss and length of the gradient.
-    fn update(
+    fn update<'r>(
         &mut self,
         examples: &[R::Example],
-        names: &[String],
+        names: &str,
         folder: &Path,
+        ahead: &Ahead<R::Example>,
+        recording: &mut Recording<'r, R>,
     ) -> Result<(f64, f64)> {
-        let diverged = |reason: String, step: usize| Error::Diverged {
+        let step = self.step;
+        let diverged = |reason: String| Error::Diverged {
             step: step + 1,
             reason,
-            batch: names.join(", "),
+            batch: names.to_owned(),
             checkpoint: latest_checkpoint(folder),
         };
-        let pass = match self.backward(examples) {
-            Err(Error::NotFinite { stage, .. }) => {
-                return Err(diverged(format!("the {stage} is not finite"), self.step));
-            }
-            pass => pass?,
+        let found = match recording.pass(self, examples, ahead) {
+            Ok(Some((losses, length))) => Ok((losses, length, None)),
+            Ok(None) => self.backward(examples).and_then(|pass| {
+                let length = norm(self.model(), &pass.gradients)?;
+                Ok((pass.losses, length, Some(pass.gradients)))
+            }),
+            Err(error) => Err(error),
         };
-        let loss = pass.losses.iter().map(|l| f64::from(*l)).sum::<f64>() / examples.len() as f64;
-        let length = norm(self.model(), &pass.gradients)
-            .map_err(|_| diverged("the gradient is not finite".into(), self.step))?;
+        let (losses, length, gradients) = match found {
+            Err(Error::NotFinite { stage, .. }) => {
+                return Err(diverged(format!("the {stage} is not finite")));
+            }
+            found => found?,
+        };
+        let loss = losses.iter().map(|l| f64::from(*l)).sum::<f64>() / examples.len() as f64;
         if let (Some(factor), Some(mean)) = (self.settings.spike, self.running_loss)
-            && self.step >= self.settings.warm_up
+            && step >= self.settings.warm_up
             && loss > factor * mean
         {
-            let reason = format!("the loss rose to {loss:.4} from {mean:.4}");
-            return Err(diverged(reason, self.step));
+            return Err(diverged(format!(
+                "the loss rose to {loss:.4} from {mean:.4}"
+            )));
         }
         let mean = self.running_loss.unwrap_or(loss);
         self.running_loss = Some(mean + (loss - mean) * 0.02);
@@ -233,13 +265,17 @@ impl<R: Recipe> Trainer<R> {
             Some(limit) if length > limit => limit / length,
             _ => 1.0,
         };
-        if let Some(model) = self.model.take() {
-            let model =
-                self.optimizer
-                    .step(model, pass.gradients, scale, &self.settings, self.step);
-            self.model = Some(self.recipe.constrained(model));
+        match gradients {
+            Some(gradients) => {
+                if let Some(model) = self.model.take() {
+                    let settings = &self.settings;
+                    let model = self.optimizer.step(model, gradients, scale, settings, step);
+                    self.model = Some(self.recipe.constrained(model));
+                }
+            }
+            None => recording.update(&numbers(scale, &self.settings, step))?,
         }
-        self.recipe.observe(examples, &pass.losses);
+        self.recipe.observe(examples, &losses);
         Ok((loss, length))
     }
 
@@ -308,6 +344,20 @@ impl<R: Recipe> Trainer<R> {
     /// Steps done.
     pub fn step(&self) -> usize {
         self.step
+    }
+
+    /// Where steps are to be recorded: the device, if it can.
+    pub(super) fn recorder(&self) -> Option<&Device> {
+        match &self.devices[..] {
+            [device] if self.records && self.settings.pieces <= 1 && can_record(device) => {
+                Some(device)
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn optimizer(&self) -> &Optimizer {
+        &self.optimizer
     }
 
     /// The recipe.

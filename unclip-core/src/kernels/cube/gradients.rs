@@ -9,7 +9,6 @@ use burn::backend::{
     },
     tensor::FloatTensor,
 };
-use burn::tensor::Slice;
 
 use super::{CubeGradients, CubeKernels};
 use crate::kernels::{
@@ -121,11 +120,15 @@ impl<B: CubeGradients> Backward<B, 4> for NormBackward {
             shape,
         );
         if parent(1).is_some() || parent(2).is_some() {
-            let both = B::norm_affine_gradient(sums.clone(), scale_shift.clone(), shape);
-            for (row, index) in [1, 2].into_iter().enumerate() {
+            let (of_gamma, of_beta) = B::norm_affine_gradient(
+                sums.clone(),
+                gamma.clone(),
+                beta.clone(),
+                scale_shift.clone(),
+                shape,
+            );
+            for (index, found) in [(1, of_gamma), (2, of_beta)] {
                 if let Some(node) = parent(index) {
-                    let found = B::float_slice(both.clone(), &[Slice::from(row..row + 1)]);
-                    let found = B::float_reshape(found, [shape.channels].into());
                     grads.register::<B>(node.id, found);
                 }
             }
@@ -225,10 +228,11 @@ impl<B: CubeKernels + CubeGradients, C: CheckpointStrategy> CubeKernels for Auto
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
+        has_bias: bool,
         shape: ConvShape,
     ) -> FloatTensor<Self> {
         let [input, kernel, added] = [&x, &weight, &bias].map(|t| t.primitive().clone());
-        let out = B::cube_conv2d(input.clone(), kernel.clone(), added, shape);
+        let out = B::cube_conv2d(input.clone(), kernel.clone(), added, has_bias, shape);
         let nodes = [x.node(), weight.node(), bias.node()];
         tracked::<B, _, C, 3>(ConvBackward, nodes, (input, kernel, shape), out)
     }
@@ -237,10 +241,11 @@ impl<B: CubeKernels + CubeGradients, C: CheckpointStrategy> CubeKernels for Auto
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
+        has_bias: bool,
         shape: LinearShape,
     ) -> FloatTensor<Self> {
         let [input, factor, added] = [&x, &weight, &bias].map(|t| t.primitive().clone());
-        let out = B::cube_linear(input.clone(), factor.clone(), added, shape);
+        let out = B::cube_linear(input.clone(), factor.clone(), added, has_bias, shape);
         let nodes = [x.node(), weight.node(), bias.node()];
         tracked::<B, _, C, 3>(LinearBackward, nodes, (input, factor, shape), out)
     }

@@ -26,9 +26,9 @@ use burn::{
 };
 use burn_cubecl::CubeDevice;
 
-#[cfg(feature = "train")]
-use super::AdamNumbers;
 use super::shape::{AttentionShape, ConvShape, Gelu, LinearShape, NormShape};
+#[cfg(feature = "train")]
+use super::step::AdamForm;
 
 /// Most cubes of a launch in the dimensions that have least.
 const CUBES: usize = u16::MAX as usize;
@@ -100,6 +100,7 @@ pub(super) trait CubeKernels: Backend {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
+        has_bias: bool,
         shape: ConvShape,
     ) -> FloatTensor<Self>;
 
@@ -109,6 +110,7 @@ pub(super) trait CubeKernels: Backend {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
+        has_bias: bool,
         shape: LinearShape,
     ) -> FloatTensor<Self>;
 
@@ -261,13 +263,15 @@ pub(super) trait CubeGradients: Backend {
         shape: NormShape,
     ) -> FloatTensor<Self>;
 
-    /// Those of gamma and beta, `[2, c]`.
-    #[fusion(dtype = sums, shape = [2, shape.channels].into())]
+    /// Those of gamma and beta, which have their sizes.
+    #[fusion(meta = |_, gamma, beta, _, _| (gamma.clone(), beta.clone()))]
     fn norm_affine_gradient(
         sums: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
         scale_shift: FloatTensor<Self>,
         shape: NormShape,
-    ) -> FloatTensor<Self>;
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     /// That of scale and shift, `[b, 2c]`.
     #[fusion(dtype = sums, shape = [shape.batch, 2 * shape.channels].into())]
@@ -283,8 +287,9 @@ pub(super) trait CubeGradients: Backend {
 #[cfg(feature = "train")]
 #[backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
 pub(super) trait CubeSteps: Backend {
-    /// Values, moments and average after a step of AdamW.
-    #[fusion(meta = |value, _, _, _, _, _| {
+    /// Values, moments and average after a step of AdamW, in the memory that they have where nothing else
+    /// holds it; `numbers` are [`AdamNumbers::row`](super::step::AdamNumbers::row).
+    #[fusion(meta = |value, _, _, _, _, _, _| {
         (value.clone(), value.clone(), value.clone(), value.clone())
     })]
     fn cube_adam(
@@ -293,7 +298,8 @@ pub(super) trait CubeSteps: Backend {
         first: FloatTensor<Self>,
         second: FloatTensor<Self>,
         average: FloatTensor<Self>,
-        numbers: AdamNumbers,
+        numbers: FloatTensor<Self>,
+        form: AdamForm,
     ) -> (
         FloatTensor<Self>,
         FloatTensor<Self>,
@@ -301,21 +307,33 @@ pub(super) trait CubeSteps: Backend {
         FloatTensor<Self>,
     );
 
+    /// Puts other values into a tensor's memory, whoever holds it.
+    #[fusion(dtype = into, shape = into)]
+    fn cube_write(into: FloatTensor<Self>, values: Vec<f32>) -> FloatTensor<Self>;
+
     /// `sums` with the squares of `x` added.
     #[fusion(dtype = sums, shape = sums)]
     fn cube_add_squares(x: FloatTensor<Self>, sums: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
+/// For an operation that takes no optional tensors: one that is there or, without a launch, one that
+/// nobody reads.
+fn given<const D: usize>(tensor: Option<Tensor<D>>, device: &Device) -> Tensor<D> {
+    tensor.unwrap_or_else(|| Tensor::empty([1; D], device))
+}
+
 pub(super) fn conv2d(
     x: Tensor<4>,
     weight: Tensor<4>,
-    bias: Tensor<1>,
+    bias: Option<Tensor<1>>,
     shape: ConvShape,
 ) -> Tensor<4> {
+    let (has_bias, bias) = (bias.is_some(), given(bias, &x.device()));
     Tensor::from_dispatch(Dispatch::cube_conv2d(
         x.into_dispatch(),
         weight.into_dispatch(),
         bias.into_dispatch(),
+        has_bias,
         shape,
     ))
 }
@@ -323,13 +341,15 @@ pub(super) fn conv2d(
 pub(super) fn linear(
     x: Tensor<2>,
     weight: Tensor<2>,
-    bias: Tensor<1>,
+    bias: Option<Tensor<1>>,
     shape: LinearShape,
 ) -> Tensor<2> {
+    let (has_bias, bias) = (bias.is_some(), given(bias, &x.device()));
     Tensor::from_dispatch(Dispatch::cube_linear(
         x.into_dispatch(),
         weight.into_dispatch(),
         bias.into_dispatch(),
+        has_bias,
         shape,
     ))
 }
@@ -337,9 +357,10 @@ pub(super) fn linear(
 pub(super) fn group_norm(
     x: Tensor<4>,
     [gamma, beta]: [Tensor<1>; 2],
-    scale_shift: Tensor<2>,
+    scale_shift: Option<Tensor<2>>,
     shape: NormShape,
 ) -> Tensor<4> {
+    let scale_shift = given(scale_shift, &x.device());
     Tensor::from_dispatch(Dispatch::cube_group_norm(
         x.into_dispatch(),
         gamma.into_dispatch(),
@@ -369,27 +390,28 @@ pub(super) fn gelu<const D: usize>(x: Tensor<D>, gelu: Gelu) -> Tensor<D> {
 
 #[cfg(feature = "train")]
 pub(super) fn adam(
-    value: &Tensor<1>,
-    gradient: &Tensor<1>,
-    moments: [Option<&Tensor<1>>; 2],
-    average: Option<&Tensor<1>>,
-    mut numbers: AdamNumbers,
+    value: Tensor<1>,
+    gradient: Tensor<1>,
+    [first, second]: [Tensor<1>; 2],
+    average: Tensor<1>,
+    numbers: Tensor<1>,
+    form: AdamForm,
 ) -> [Tensor<1>; 4] {
-    let [first, second] =
-        moments.map(|moment| moment.cloned().unwrap_or_else(|| value.zeros_like()));
-    if average.is_none() {
-        // It begins with the new values.
-        numbers.ema = 0.0;
-    }
     let (value, first, second, average) = Dispatch::cube_adam(
-        value.clone().into_dispatch(),
-        gradient.clone().into_dispatch(),
+        value.into_dispatch(),
+        gradient.into_dispatch(),
         first.into_dispatch(),
         second.into_dispatch(),
-        average.unwrap_or(value).clone().into_dispatch(),
-        numbers,
+        average.into_dispatch(),
+        numbers.into_dispatch(),
+        form,
     );
     [value, first, second, average].map(Tensor::from_dispatch)
+}
+
+#[cfg(feature = "train")]
+pub(super) fn write(into: &Tensor<1>, values: Vec<f32>) {
+    let _ = Dispatch::cube_write(into.clone().into_dispatch(), values);
 }
 
 #[cfg(feature = "train")]

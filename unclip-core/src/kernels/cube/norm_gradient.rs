@@ -118,7 +118,8 @@ fn input_change(
 fn affine_change(
     sums: &[f32],
     scale_shift: &[f32],
-    found: &mut [f32],
+    gamma: &mut [f32],
+    beta: &mut [f32],
     batch: u32,
     channels: u32,
     #[comptime] is_timed: bool,
@@ -127,16 +128,16 @@ fn affine_change(
     if channel >= channels {
         terminate!();
     }
-    let mut gamma = f32::new(0.0);
-    let mut beta = f32::new(0.0);
+    let mut weighted = f32::new(0.0);
+    let mut plain = f32::new(0.0);
     for sample in 0..batch {
         let scale = scale_at(scale_shift, sample * 2 * channels + channel, is_timed);
         let plane = sample * channels + channel;
-        beta += scale * sums[plane as usize];
-        gamma += scale * sums[(batch * channels + plane) as usize];
+        plain += scale * sums[plane as usize];
+        weighted += scale * sums[(batch * channels + plane) as usize];
     }
-    found[channel as usize] = gamma;
-    found[(channels + channel) as usize] = beta;
+    gamma[channel as usize] = weighted;
+    beta[channel as usize] = plain;
 }
 
 #[cube(launch_unchecked)]
@@ -228,13 +229,16 @@ pub(super) fn input_gradient(
     found
 }
 
-/// The gradients for gamma and beta, `[2, c]`.
+/// The gradients for gamma and beta, `[c]` each.
 pub(super) fn affine_gradient(
     sums: &CubeTensor,
     scale_shift: &CubeTensor,
     shape: &NormShape,
-) -> CubeTensor {
-    let found = empty([2, shape.channels].into(), sums);
+) -> (CubeTensor, CubeTensor) {
+    let (gamma, beta) = (
+        empty([shape.channels].into(), sums),
+        empty([shape.channels].into(), sums),
+    );
     // SAFETY: a unit reads the sums of its channel and writes its two gradients.
     unsafe {
         affine_change::launch_unchecked(
@@ -243,13 +247,14 @@ pub(super) fn affine_gradient(
             CubeDim::new_1d(UNITS),
             sums.clone().into_buffer_arg(),
             scale_shift.clone().into_buffer_arg(),
-            found.clone().into_buffer_arg(),
+            gamma.clone().into_buffer_arg(),
+            beta.clone().into_buffer_arg(),
             shape.batch as u32,
             shape.channels as u32,
             shape.is_timed,
         );
     }
-    found
+    (gamma, beta)
 }
 
 /// The gradient for scale and shift, `[b, 2c]`.

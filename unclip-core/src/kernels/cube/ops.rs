@@ -70,6 +70,7 @@ impl CubeKernels for CubeBackend {
         x: CubeTensor,
         weight: CubeTensor,
         bias: CubeTensor,
+        has_bias: bool,
         shape: ConvShape,
     ) -> CubeTensor {
         let x = into_contiguous(x);
@@ -82,23 +83,29 @@ impl CubeKernels for CubeBackend {
             1 => parts.swap_remove(0),
             _ => CubeBackend::float_cat(parts, 0),
         };
+        let out = reshape(out, shape.dims_out().into());
+        if !has_bias {
+            return out;
+        }
         let bias = reshape(into_contiguous(bias), [1, shape.channels_out, 1, 1].into());
-        numeric::add(reshape(out, shape.dims_out().into()), bias)
+        numeric::add(out, bias)
     }
 
     fn cube_linear(
         x: CubeTensor,
         weight: CubeTensor,
         bias: CubeTensor,
+        has_bias: bool,
         shape: LinearShape,
     ) -> CubeTensor {
         let x = reshape(into_contiguous(x), [1, shape.rows, shape.inputs].into());
         let weight = reshape(weight, [1, shape.inputs, shape.outputs].into());
         let out = reshape(product(x, weight), [shape.rows, shape.outputs].into());
-        numeric::add(
-            out,
-            reshape(into_contiguous(bias), [1, shape.outputs].into()),
-        )
+        if !has_bias {
+            return out;
+        }
+        let bias = reshape(into_contiguous(bias), [1, shape.outputs].into());
+        numeric::add(out, bias)
     }
 
     fn cube_group_norm(
@@ -309,9 +316,11 @@ mod gradients {
 
         fn norm_affine_gradient(
             sums: CubeTensor,
+            _gamma: CubeTensor,
+            _beta: CubeTensor,
             scale_shift: CubeTensor,
             shape: NormShape,
-        ) -> CubeTensor {
+        ) -> (CubeTensor, CubeTensor) {
             norm_gradient::affine_gradient(&sums, &into_contiguous(scale_shift), &shape)
         }
 

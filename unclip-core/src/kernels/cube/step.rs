@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use burn::tensor::Bytes;
 use burn_cubecl::{CubeBackend, cubecl, kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::{calculate_cube_count_elemwise, prelude::*};
 
@@ -10,47 +11,44 @@ use super::{
     product::empty,
     sums::{UNITS, cube_sum},
 };
-use crate::kernels::AdamNumbers;
+use crate::kernels::step::AdamForm;
 
 /// Sums of squares that are kept apart.
 pub(super) const SUMS: usize = 256;
 
+/// The numbers are what [`AdamNumbers::row`](crate::kernels::step::AdamNumbers::row) gives.
 #[cube(launch_unchecked)]
 fn adam_of_each(
-    value: &[f32],
-    gradient: &[f32],
-    first: &[f32],
-    second: &[f32],
-    average: &[f32],
-    new_value: &mut [f32],
-    new_first: &mut [f32],
-    new_second: &mut [f32],
-    new_average: &mut [f32],
-    scale: f32,
-    beta1: f32,
-    one_less_beta1: f32,
-    beta2: f32,
-    one_less_beta2: f32,
-    correction2: f32,
-    epsilon: f32,
-    rate: f32,
-    kept: f32,
-    ema: f32,
-    one_less_ema: f32,
+    values: &mut [f32],
+    gradients: &[f32],
+    first_moments: &mut [f32],
+    second_moments: &mut [f32],
+    averages: &mut [f32],
+    numbers: &[f32],
+    #[comptime] decays: bool,
+    #[comptime] begins: bool,
 ) {
     let at = ABSOLUTE_POS;
-    if at >= value.len() {
+    if at >= values.len() {
         terminate!();
     }
-    let gradient = gradient[at] * scale;
-    let first = first[at] * beta1 + gradient * one_less_beta1;
-    let second = second[at] * beta2 + gradient * gradient * one_less_beta2;
-    let root = (second / correction2).sqrt() + epsilon;
-    let value = value[at] * kept - first / root * rate;
-    new_first[at] = first;
-    new_second[at] = second;
-    new_value[at] = value;
-    new_average[at] = average[at] * ema + value * one_less_ema;
+    let gradient = gradients[at] * numbers[0];
+    let first = first_moments[at] * numbers[1] + gradient * numbers[2];
+    let second = second_moments[at] * numbers[3] + gradient * gradient * numbers[4];
+    let root = (second / numbers[5]).sqrt() + numbers[6];
+    let mut value = values[at];
+    if comptime!(decays) {
+        value *= numbers[8];
+    }
+    value -= first / root * numbers[7];
+    first_moments[at] = first;
+    second_moments[at] = second;
+    values[at] = value;
+    if comptime!(begins) {
+        averages[at] = value;
+    } else {
+        averages[at] = averages[at] * numbers[9] + value * numbers[10];
+    }
 }
 
 #[cube(launch_unchecked)]
@@ -81,49 +79,41 @@ impl CubeSteps for CubeBackend {
         first: CubeTensor,
         second: CubeTensor,
         average: CubeTensor,
-        numbers: AdamNumbers,
+        numbers: CubeTensor,
+        form: AdamForm,
     ) -> (CubeTensor, CubeTensor, CubeTensor, CubeTensor) {
-        let given = [value, gradient, first, second, average].map(into_contiguous);
-        let [value, gradient, first, second, average] = given;
-        let new: [CubeTensor; 4] =
-            std::array::from_fn(|_| empty(value.meta.shape().clone(), &value));
+        let [gradient, numbers] = [gradient, numbers].map(into_contiguous);
+        let own = |x: CubeTensor| match form.is_in_place || x.can_mut() {
+            true => into_contiguous(x),
+            false => into_contiguous(x.copy()),
+        };
+        let [value, first, second, average] = [value, first, second, average].map(own);
         let client = value.client.clone();
         let units = CubeDim::new_1d(UNITS);
         let count = calculate_cube_count_elemwise(&client, value.meta.num_elements(), units);
-        let [beta1, beta2] = numbers.betas;
-        let [correction1, correction2] = numbers.corrections;
-        let [new_value, new_first, new_second, new_average] =
-            [0, 1, 2, 3].map(|i: usize| new[i].clone().into_buffer_arg());
-        // SAFETY: all have as many values; a unit reads and writes at its own place, below their number.
+        // SAFETY: all but the numbers, which are as many as are read, have as many values; a unit reads
+        // and writes at its own place, below their number.
         unsafe {
             adam_of_each::launch_unchecked(
                 &client,
                 count,
                 units,
-                value.into_buffer_arg(),
+                value.clone().into_buffer_arg(),
                 gradient.into_buffer_arg(),
-                first.into_buffer_arg(),
-                second.into_buffer_arg(),
-                average.into_buffer_arg(),
-                new_value,
-                new_first,
-                new_second,
-                new_average,
-                numbers.scale as f32,
-                beta1 as f32,
-                (1.0 - beta1) as f32,
-                beta2 as f32,
-                (1.0 - beta2) as f32,
-                correction2 as f32,
-                numbers.epsilon as f32,
-                (numbers.rate / correction1) as f32,
-                (1.0 - numbers.rate * numbers.decay) as f32,
-                numbers.ema as f32,
-                (1.0 - numbers.ema) as f32,
+                first.clone().into_buffer_arg(),
+                second.clone().into_buffer_arg(),
+                average.clone().into_buffer_arg(),
+                numbers.into_buffer_arg(),
+                form.decays,
+                form.begins,
             );
         }
-        let [value, first, second, average] = new;
         (value, first, second, average)
+    }
+
+    fn cube_write(into: CubeTensor, values: Vec<f32>) -> CubeTensor {
+        into.client.write(&into.handle, Bytes::from_elems(values));
+        into
     }
 
     fn cube_add_squares(x: CubeTensor, sums: CubeTensor) -> CubeTensor {

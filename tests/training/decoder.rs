@@ -13,7 +13,7 @@ use unclip::{
     image::{DynamicImage, imageops},
 };
 
-use crate::{Letters, check_gradients, discs, mean_loss, train};
+use crate::{Letters, check_gradients, check_recording, discs, mean_loss, train};
 
 const WIDTH: usize = 12;
 
@@ -93,6 +93,18 @@ fn it_learns_to_inpaint_with_every_option() {
     let (_, rows) = train(recipe, model(7, &["conv_out"]), discs(4, 16), settings(120));
     let (before, after) = (mean_loss(&rows[..10]), mean_loss(&rows[100..]));
     assert!(after < 0.5 * before, "{before} {after}");
+}
+
+#[test]
+fn recorded_steps_are_the_steps() {
+    let model = model(7, &["conv_out"]);
+    let recipe = || recipe(7).with_weighting(Weighting::MinSnr(5.0));
+    let settings = TrainSettings {
+        batch: 4,
+        ema: 0.9,
+        ..settings(8)
+    };
+    check_recording(recipe, &model, &discs(6, 16), &settings);
 }
 
 #[test]

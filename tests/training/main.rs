@@ -4,6 +4,9 @@
 #![allow(missing_docs, missing_debug_implementations, unreachable_pub)]
 
 mod clip;
+#[path = "../../unclip-core/tests/compare/mod.rs"]
+#[allow(dead_code)] // Of what tests share, this one takes some.
+mod compare;
 mod data;
 mod decoder;
 mod prior;
@@ -113,6 +116,57 @@ pub fn train<R: Recipe<Sample: Clone + Sync>>(
         .unwrap();
     let rows = read_log(&folder.path().join("log.csv")).unwrap();
     (trainer, rows)
+}
+
+/// Losses and weights after some steps on each device that is to be tested, without and with recorded steps,
+/// which must be the same.
+///
+/// # Panics
+/// If they are not, or if a GPU has recorded nothing.
+pub fn check_recording<R: Recipe<Sample: Clone + Sync>>(
+    recipe: impl Fn() -> R,
+    model: &R::Model,
+    samples: &[R::Sample],
+    settings: &TrainSettings,
+) {
+    for (name, device) in compare::devices() {
+        let found = [false, true].map(|records| {
+            let folder = tempfile::tempdir().unwrap();
+            let (model, settings) = (model.clone(), settings.clone());
+            let mut trainer =
+                Trainer::new(recipe(), model, settings, std::slice::from_ref(&device)).unwrap();
+            if records {
+                trainer = trainer.with_recorded_steps();
+            }
+            let (mut losses, mut recorded) = (Vec::new(), 0);
+            let samples = Arc::new(Held(samples.to_vec()));
+            trainer
+                .run(samples, folder.path(), |_, progress| {
+                    losses.push((progress.row.loss, progress.row.gradient_norm));
+                    recorded += usize::from(progress.is_recorded);
+                    ControlFlow::Continue(())
+                })
+                .unwrap();
+            let records = records && (name == "wgpu" || name == "cuda");
+            assert_eq!(recorded > losses.len() / 2, records, "{name}: {recorded}");
+            let mut weights = Weights::default();
+            trainer.averaged().visit(&mut weights);
+            trainer.model().visit(&mut weights);
+            (losses, weights.0)
+        });
+        assert_eq!(found[0].0, found[1].0, "{name}");
+        assert!(found[0].1 == found[1].1, "{name}: other weights");
+    }
+}
+
+#[derive(Default)]
+struct Weights(Vec<f32>);
+
+impl ModuleVisitor for Weights {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let values = param.val().inner().into_data().try_to_vec::<f32>();
+        self.0.extend(values.unwrap());
+    }
 }
 
 pub fn mean_loss(rows: &[LogRow]) -> f64 {

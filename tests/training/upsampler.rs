@@ -17,7 +17,7 @@ use unclip::{
     upsample::{Degradation, DiffusionUpsampler, UpsamplerConfig, UpsamplerTraining},
 };
 
-use crate::{check_gradients, discs, mean_loss, train};
+use crate::{check_gradients, check_recording, discs, mean_loss, train};
 
 fn config() -> UpsamplerConfig {
     let off = vec![false; 2];
@@ -74,6 +74,12 @@ fn it_learns_to_enlarge() {
     let enlarged = unclip::core::resample::resize_bicubic(low, 32, 32);
     let (ours, plain) = (error(made), error(enlarged));
     assert!(ours < plain, "{ours} {plain}");
+}
+
+#[test]
+fn recorded_steps_are_the_steps() {
+    let settings = TrainSettings::new(8, 4);
+    check_recording(recipe, &network(), &discs(6, 32), &settings);
 }
 
 #[test]

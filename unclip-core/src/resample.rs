@@ -52,25 +52,40 @@ pub fn bicubic_weights(from: usize, to: usize) -> Vec<f64> {
 /// # Panics
 /// If a size is zero.
 pub fn resize_bicubic(x: Tensor<4>, height: usize, width: usize) -> Tensor<4> {
-    let [batch, channels, h, w] = x.dims();
+    let [.., h, w] = x.dims();
     assert!(
         h * w * height * width > 0,
         "a picture has at least one pixel"
     );
     let device = x.device();
+    let matrices = [matrix(h, height, &device), matrix(w, width, &device)];
+    resize_by(x, matrices)
+}
+
+/// Resizes pictures by matrices for the two axes, such as [`bicubic_weights`].
+///
+/// # Shapes
+/// - `x`: `[b, c, h, w]`; `matrices`: `[height, h]` and `[width, w]`
+/// - output: `[b, c, height, width]`
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn resize_by(x: Tensor<4>, [rows, columns]: [Tensor<2>; 2]) -> Tensor<4> {
+    let [batch, channels, h, w] = x.dims();
+    let (height, width) = (rows.dims()[0], columns.dims()[0]);
     // Horizontal first, as the reference does; by the kernels, as Burn's products are TF32 on some GPUs.
     let x = x.reshape([batch * channels, h, w]);
-    let x = linear(x, matrix(w, width, &device), None);
-    let x = linear(x.swap_dims(1, 2), matrix(h, height, &device), None);
+    let x = linear(x, columns.transpose(), None);
+    let x = linear(x.swap_dims(1, 2), rows.transpose(), None);
     x.swap_dims(1, 2).reshape([batch, channels, height, width])
 }
 
-/// The weights as `[from, to]`.
+/// The weights, `[to, from]`.
 fn matrix(from: usize, to: usize, device: &Device) -> Tensor<2> {
     let weights: Vec<f32> = bicubic_weights(from, to)
         .into_iter()
         .map(|w| w as f32)
         .collect();
     let f32 = burn::tensor::DType::F32;
-    Tensor::from_data(TensorData::new(weights, [to, from]), (device, f32)).transpose()
+    Tensor::from_data(TensorData::new(weights, [to, from]), (device, f32))
 }

@@ -7,7 +7,7 @@ use unclip_core::{
     error::Result,
     nn::{Times, UNet, UNetInput},
     noise::Noise,
-    resample::resize_bicubic,
+    resample::{bicubic_weights, resize_by},
     train::{
         Captioned, DiffusionLoss, Given, Inputs, Recipe, Recordable, TimestepSampler,
         TrainSettings, Weighting, pixel_values, square,
@@ -180,6 +180,9 @@ impl Recordable for UpsamplerTraining {
         inputs.put_rows("pixels", &large, examples.iter().map(|e| &e.pixels[..]))?;
         inputs.put_rows("noise", &large, examples.iter().map(|e| &e.noise[..]))?;
         inputs.put_rows("low", &small, examples.iter().map(|e| &e.low[..]))?;
+        let weights = bicubic_weights(self.crop, side).into_iter();
+        let weights: Vec<f32> = weights.map(|w| w as f32).collect();
+        inputs.put("bicubic", &[side, self.crop], &weights)?;
         let timesteps: Vec<usize> = examples.iter().map(|e| e.timestep).collect();
         self.loss
             .put_times(&mut inputs, &timesteps, model.time_embedding())?;
@@ -188,11 +191,11 @@ impl Recordable for UpsamplerTraining {
 
     fn loss_of(&self, model: &UNet, given: &Given) -> Result<Tensor<1>> {
         let pixels: Tensor<4> = given.get("pixels")?;
-        let [.., side, _] = pixels.dims();
         let noised = self
             .loss
             .noised_by(pixels, given.get("noise")?, given.get("timesteps")?);
-        let enlarged = resize_bicubic(given.get("low")?, side, side);
+        let weights: Tensor<2> = given.get("bicubic")?;
+        let enlarged = resize_by(given.get("low")?, [weights.clone(), weights]);
         let output = model.forward(UNetInput {
             sample: Tensor::cat(vec![noised.current.clone(), enlarged], 1),
             times: Times::Features(given.get("times")?),

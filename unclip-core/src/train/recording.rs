@@ -75,10 +75,9 @@ impl<'r, R: Recipe> Recording<'r, R> {
     }
 
     /// Changes the parameters by the gradient that [`pass`](Self::pass) found.
-    pub(super) fn update(&mut self, numbers: &AdamNumbers) -> Result<()> {
-        match &mut self.recorded {
-            Some(recorded) => recorded.update(numbers),
-            None => Ok(()),
+    pub(super) fn update(&mut self, numbers: &AdamNumbers) {
+        if let Some(recorded) = &mut self.recorded {
+            recorded.update(numbers);
         }
     }
 }

@@ -273,7 +273,7 @@ impl<R: Recipe> Trainer<R> {
                     self.model = Some(self.recipe.constrained(model));
                 }
             }
-            None => recording.update(&numbers(scale, &self.settings, step))?,
+            None => recording.update(&numbers(scale, &self.settings, step)),
         }
         self.recipe.observe(examples, &losses);
         Ok((loss, length))

@@ -430,31 +430,41 @@ fn gelus_agree_with_burns() {
 
 #[test]
 fn sizes_change_as_burns_do() {
-    for dims in [[1, 1, 2, 2], [2, 3, 4, 6], [3, 2, 16, 34], [1, 2, 5, 7]] {
+    for (number, dims) in [[1, 1, 2, 2], [2, 3, 4, 6], [3, 2, 16, 34], [1, 2, 5, 7]]
+        .into_iter()
+        .enumerate()
+    {
         let [batch, channels, height, width] = dims;
-        let mut source = Source::new(7);
-        let x = source.tensor(dims);
-        let mut run = |size: [usize; 2],
-                       ours: fn(Tensor<4>) -> Tensor<4>,
-                       burns: &dyn Fn(Tensor<4>) -> Tensor<4>| {
+        let run = |device: &Device, size: [usize; 2], change: &dyn Fn(Tensor<4>) -> Tensor<4>| {
+            let mut source = Source::on(number as u64, device);
+            let x = source.tensor(dims);
             let weigh = source.tensor([batch, channels, size[0], size[1]]).detach();
-            let results = |out: Tensor<4>| {
-                let gradients = (out.clone() * weigh.clone()).sum().backward();
-                [values(out.inner()), values(x.grad(&gradients).unwrap())]
-            };
-            let (found, expected) = (results(ours(x.clone())), results(burns(x.clone())));
-            for (found, expected) in found.iter().zip(&expected) {
-                let apart = difference(found, expected);
-                assert!(apart < 1e-6, "{dims:?} to {size:?}: {apart:e} apart");
-            }
+            let out = change(x.clone());
+            let gradients = (out.clone() * weigh).sum().backward();
+            [values(out.inner()), values(x.grad(&gradients).unwrap())]
         };
-        run([height / 2, width / 2], kernels::halve, &|x| {
-            module::avg_pool2d(x, AvgPoolOptions::new([2, 2]))
-        });
-        run([2 * height, 2 * width], kernels::double, &|x| {
+        let halved = |x: Tensor<4>| module::avg_pool2d(x, AvgPoolOptions::new([2, 2]));
+        let doubled = |x: Tensor<4>| {
             let options =
                 InterpolateOptions::new(InterpolateMode::Nearest).with_scale_factor([2.0, 2.0]);
             module::interpolate(x, options)
-        });
+        };
+        type Change<'a> = &'a dyn Fn(Tensor<4>) -> Tensor<4>;
+        let changes: [([usize; 2], Change<'_>, Change<'_>); 2] = [
+            ([height / 2, width / 2], &kernels::halve, &halved),
+            ([2 * height, 2 * width], &kernels::double, &doubled),
+        ];
+        for (size, ours, burns) in changes {
+            let expected = run(&Device::flex(), size, burns);
+            for (device, place) in devices() {
+                for (found, expected) in run(&place, size, ours).iter().zip(&expected) {
+                    let apart = difference(found, expected);
+                    assert!(
+                        apart < 1e-6,
+                        "{device}, {dims:?} to {size:?}: {apart:e} apart"
+                    );
+                }
+            }
+        }
     }
 }

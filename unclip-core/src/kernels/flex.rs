@@ -15,8 +15,7 @@ use super::{
     conv,
     linear::forward as linear_forward,
     norm::{self, Affine, Moments},
-    resample::Resample,
-    shape::{AttentionShape, ConvShape, Gelu, LinearShape, NormShape},
+    shape::{AttentionShape, ConvShape, Gelu, LinearShape, NormShape, Resample},
 };
 
 #[cfg(feature = "train")]

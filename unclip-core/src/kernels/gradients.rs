@@ -21,8 +21,7 @@ use super::{
     flex::{Kernels, contiguous, group_norm_forward, picture_dims, tensor, values},
     linear,
     norm::{self, Affine, Moments},
-    resample::Resample,
-    shape::{AttentionShape, ConvShape, Gelu, LinearShape, NormShape},
+    shape::{AttentionShape, ConvShape, Gelu, LinearShape, NormShape, Resample},
     tracked::tracked,
 };
 

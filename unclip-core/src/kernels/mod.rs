@@ -71,7 +71,7 @@ use burn::{
     },
 };
 #[cfg(any(feature = "flex", feature = "cube"))]
-use shape::{AttentionShape, ConvShape, Gelu, LinearShape, NormShape};
+use shape::{AttentionShape, ConvShape, Gelu, LinearShape, NormShape, Resample};
 
 /// Where kernels are.
 #[cfg(any(feature = "flex", feature = "cube"))]
@@ -298,13 +298,14 @@ pub fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 /// # Shapes
 /// `[b, c, h, w]` → `[b, c, h / 2, w / 2]`
 pub fn halve(x: Tensor<4>) -> Tensor<4> {
-    #[cfg(feature = "flex")]
+    #[cfg(any(feature = "flex", feature = "cube"))]
     if let [.., height, width] = x.dims()
         && height % 2 == 0
         && width % 2 == 0
-        && room(&x, &[]) == Some(Room::Flex)
+        && let Some(room) = room(&x, &[])
+        && let Some(found) = resampled(&x, room, Resample::Halve)
     {
-        return flex::resample(x, resample::Resample::Halve);
+        return found;
     }
     module::avg_pool2d(x, AvgPoolOptions::new([2, 2]))
 }
@@ -314,14 +315,27 @@ pub fn halve(x: Tensor<4>) -> Tensor<4> {
 /// # Shapes
 /// `[b, c, h, w]` → `[b, c, 2h, 2w]`
 pub fn double(x: Tensor<4>) -> Tensor<4> {
-    #[cfg(feature = "flex")]
-    if room(&x, &[]) == Some(Room::Flex) {
-        return flex::resample(x, resample::Resample::Double);
+    #[cfg(any(feature = "flex", feature = "cube"))]
+    if let Some(room) = room(&x, &[])
+        && let Some(found) = resampled(&x, room, Resample::Double)
+    {
+        return found;
     }
     let options = InterpolateOptions::new(InterpolateMode::Nearest)
         .with_align_corners(false)
         .with_scale_factor([2.0, 2.0]);
     module::interpolate(x, options)
+}
+
+/// A picture of another size, where the kernels do it.
+#[cfg(any(feature = "flex", feature = "cube"))]
+fn resampled(x: &Tensor<4>, room: Room, way: Resample) -> Option<Tensor<4>> {
+    match room {
+        #[cfg(feature = "flex")]
+        Room::Flex => Some(flex::resample(x.clone(), way)),
+        #[cfg(feature = "cube")]
+        Room::Cube => cube::fits_resample(x.dims()).then(|| cube::resample(x.clone(), way)),
+    }
 }
 
 /// Attention as [`attend`](crate::nn::attend) has it, where the kernels do it.

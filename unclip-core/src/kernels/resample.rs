@@ -7,27 +7,11 @@ use rayon::prelude::*;
 
 use super::{
     scratch::{Shared, written},
+    shape::Resample,
     simd::dispatch,
 };
 
-/// A change of size by two.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Resample {
-    /// Four pixels become one, their mean.
-    Halve,
-    /// A pixel becomes four of its value.
-    Double,
-}
-
 impl Resample {
-    /// Sizes of the result: height and width.
-    pub(super) fn output(self, [height, width]: [usize; 2]) -> [usize; 2] {
-        match self {
-            Self::Halve => [height / 2, width / 2],
-            Self::Double => [2 * height, 2 * width],
-        }
-    }
-
     /// Of each of `planes` pictures of `size`.
     pub(super) fn forward(self, x: &[f32], planes: usize, size: [usize; 2]) -> Vec<f32> {
         let factor = match self {

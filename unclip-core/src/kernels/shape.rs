@@ -162,3 +162,22 @@ pub(crate) enum Gelu {
     /// x · sigmoid(1.702 x).
     Quick,
 }
+
+/// A change of size by two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resample {
+    /// Four pixels become one, their mean.
+    Halve,
+    /// A pixel becomes four of its value.
+    Double,
+}
+
+impl Resample {
+    /// Sizes of the result: height and width.
+    pub(super) fn output(self, [height, width]: [usize; 2]) -> [usize; 2] {
+        match self {
+            Self::Halve => [height / 2, width / 2],
+            Self::Double => [2 * height, 2 * width],
+        }
+    }
+}

@@ -138,7 +138,10 @@ impl ContextAttention {
         let [_, tokens, _] = context.dims();
         let h = group_norm(&self.group_norm, x.clone(), None, false)
             .reshape([batch, channels, pixels])
-            .swap_dims(1, 2);
+            .swap_dims(1, 2)
+            // Three layers read it: moved once, not by each.
+            .reshape([batch * pixels, channels])
+            .reshape([batch, pixels, channels]);
         let key = Tensor::cat(
             vec![
                 linear(&self.add_k_proj, context.clone()),

@@ -1,14 +1,14 @@
-//! The examples of a step, which are prepared while the step before is computed.
+//! The examples of coming steps, which are prepared while a step is computed.
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, PoisonError, RwLock, RwLockWriteGuard,
         mpsc::{Receiver, SyncSender, sync_channel},
     },
-    thread::Scope,
+    thread::{Scope, available_parallelism},
 };
 
-use super::{Broken, Loader, Recipe, order::mix};
+use super::{Batch, Broken, Loader, Recipe, order::mix};
 use crate::{
     error::{Error, Result},
     noise::Noise,
@@ -25,16 +25,17 @@ pub(super) struct Prepared<E> {
     pub(super) broken: Vec<Broken>,
 }
 
-/// A thread that prepares steps in order; it ends when this is dropped.
+/// Threads that prepare as many steps; they end when this is dropped.
 #[derive(Debug)]
 pub(super) struct Ahead<E> {
     ask: SyncSender<usize>,
-    given: Receiver<Result<Prepared<E>>>,
+    /// Of each thread: it has every so many-th step.
+    given: Vec<Receiver<Result<Prepared<E>>>>,
     /// Whether a step is only prepared when the one before is done.
     waits: bool,
     steps: usize,
-    /// Held while a step is prepared.
-    busy: Arc<Mutex<()>>,
+    /// Shared by those that prepare a step.
+    busy: Arc<RwLock<()>>,
 }
 
 impl<E: Send> Ahead<E> {
@@ -51,18 +52,34 @@ impl<E: Send> Ahead<E> {
         R: Recipe<Example = E> + 's,
         E: 's,
     {
-        let (ask, asked) = sync_channel::<usize>(1);
-        let (give, given) = sync_channel(1);
         let waits = recipe.learns_from_losses();
-        let busy = Arc::new(Mutex::new(()));
-        let is_busy = busy.clone();
+        let cores = available_parallelism().map_or(1, |n| n.get());
+        let threads = if waits { 1 } else { (cores / 4).clamp(2, 4) };
+        let busy = Arc::new(RwLock::new(()));
+        let (mut batches, mut given) = (Vec::new(), Vec::new());
+        for _ in 0..threads {
+            let (send, batch_of) = sync_channel::<(usize, Result<Batch<R::Sample>>)>(1);
+            let (give, prepared) = sync_channel(1);
+            let (recipe, busy) = (recipe.clone(), busy.clone());
+            scope.spawn(move || {
+                for (step, batch) in batch_of {
+                    let prepared = {
+                        let _busy = busy.read().unwrap_or_else(PoisonError::into_inner);
+                        batch.and_then(|batch| prepare(&*recipe, batch, seed, step))
+                    };
+                    if give.send(prepared).is_err() {
+                        return;
+                    }
+                }
+            });
+            batches.push(send);
+            given.push(prepared);
+        }
+        let (ask, asked) = sync_channel::<usize>(threads);
         scope.spawn(move || {
             for step in asked {
-                let prepared = {
-                    let _busy = held(&is_busy);
-                    prepare(&*recipe, &mut loader, seed, step)
-                };
-                if give.send(prepared).is_err() {
+                let batch = loader.next_batch();
+                if batches[step % threads].send((step, batch)).is_err() {
                     return;
                 }
             }
@@ -74,32 +91,33 @@ impl<E: Send> Ahead<E> {
             steps,
             busy,
         };
-        ahead.ask(step);
+        (step..step + threads).for_each(|step| ahead.ask(step));
         ahead
     }
 
     fn ask(&self, step: usize) {
         if step < self.steps {
-            // If the thread has ended, `next` says so.
+            // If the thread has ended, `take` says so.
             let _ = self.ask.send(step);
         }
     }
 
     /// The examples of `step`.
     pub(super) fn take(&self, step: usize) -> Result<Prepared<E>> {
-        let prepared = self.given.recv().map_err(|_| {
+        let threads = self.given.len();
+        let prepared = self.given[step % threads].recv().map_err(|_| {
             let expected = "preparing must not panic: see the message above";
             Error::setting("samples", "the thread that prepares them ended", expected)
         })?;
         if !self.waits {
-            self.ask(step + 1);
+            self.ask(step + threads);
         }
         prepared
     }
 
     /// Nothing is prepared while this is held.
-    pub(super) fn pause(&self) -> MutexGuard<'_, ()> {
-        held(&self.busy)
+    pub(super) fn pause(&self) -> RwLockWriteGuard<'_, ()> {
+        self.busy.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says that `step` is done.
@@ -110,18 +128,13 @@ impl<E: Send> Ahead<E> {
     }
 }
 
-fn held(lock: &Mutex<()>) -> MutexGuard<'_, ()> {
-    lock.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
-/// Reads and prepares the samples of a step.
+/// Prepares the samples of a step.
 fn prepare<R: Recipe>(
     recipe: &R,
-    loader: &mut Loader<R::Sample>,
+    batch: Batch<R::Sample>,
     seed: u64,
     step: usize,
 ) -> Result<Prepared<R::Example>> {
-    let batch = loader.next_batch()?;
     let mut noise = Noise::from_seed(mix(seed ^ mix(step as u64)));
     let examples = match batch.items.is_empty() {
         true => Vec::new(),

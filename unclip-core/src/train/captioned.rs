@@ -49,11 +49,13 @@ pub fn square(picture: &RgbImage, size: usize) -> RgbImage {
 
 /// Values in [-1, 1], channel by channel.
 pub fn pixel_values(picture: &RgbImage) -> Vec<f32> {
-    let bytes = picture.as_raw();
-    (0..3)
-        .flat_map(|channel| bytes.iter().skip(channel).step_by(3))
-        .map(|byte| f32::from(*byte) / 127.5 - 1.0)
-        .collect()
+    let pixels = picture.as_raw().chunks_exact(3);
+    let mut values = Vec::with_capacity(picture.as_raw().len());
+    for channel in 0..3 {
+        let bytes = pixels.clone().map(|pixel| pixel[channel]);
+        values.extend(bytes.map(|byte| f32::from(byte) / 127.5 - 1.0));
+    }
+    values
 }
 
 /// The pictures as encoders take them.

@@ -12,7 +12,7 @@ use burn::backend::{
 
 use super::{CubeGradients, CubeKernels};
 use crate::kernels::{
-    shape::{AttentionShape, ConvShape, Gelu, LinearShape, NormShape},
+    shape::{AttentionShape, ConvShape, Gelu, LinearShape, NormShape, Resample},
     tracked::tracked,
 };
 
@@ -202,6 +202,27 @@ impl<B: CubeGradients> Backward<B, 1> for GeluBackward {
     }
 }
 
+#[derive(Debug)]
+struct ResampleBackward;
+
+impl<B: CubeGradients> Backward<B, 1> for ResampleBackward {
+    /// The input's sizes.
+    type State = (Resample, [usize; 4]);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 1>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let gradient = grads.consume::<B>(&ops.node);
+        let (way, dims) = ops.state;
+        if let Some(node) = ops.parents[0].as_ref() {
+            grads.register::<B>(node.id, B::resample_gradient(gradient, way, dims));
+        }
+    }
+}
+
 impl<B: CubeKernels + CubeGradients, C: CheckpointStrategy> CubeKernels for Autodiff<B, C> {
     fn cube_attention(
         query: FloatTensor<Self>,
@@ -222,6 +243,11 @@ impl<B: CubeKernels + CubeGradients, C: CheckpointStrategy> CubeKernels for Auto
         let input = x.primitive().clone();
         let out = B::cube_gelu(input.clone(), gelu);
         tracked::<B, _, C, 1>(GeluBackward, [x.node()], (input, gelu), out)
+    }
+
+    fn cube_resample(x: FloatTensor<Self>, way: Resample, dims: [usize; 4]) -> FloatTensor<Self> {
+        let out = B::cube_resample(x.primitive().clone(), way, dims);
+        tracked::<B, _, C, 1>(ResampleBackward, [x.node()], (way, dims), out)
     }
 
     fn cube_conv2d(

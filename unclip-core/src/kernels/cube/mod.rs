@@ -16,6 +16,7 @@ mod norm_gradient;
 mod ops;
 mod patches;
 mod product;
+mod resample;
 #[cfg(feature = "train")]
 mod step;
 mod sums;
@@ -26,7 +27,7 @@ use burn::{
 };
 use burn_cubecl::CubeDevice;
 
-use super::shape::{AttentionShape, ConvShape, Gelu, LinearShape, NormShape};
+use super::shape::{AttentionShape, ConvShape, Gelu, LinearShape, NormShape, Resample};
 #[cfg(feature = "train")]
 use super::step::AdamForm;
 
@@ -91,6 +92,19 @@ impl AttentionShape {
     }
 }
 
+/// Whether a launch may have as many cubes as pictures of twice these sizes need.
+pub(super) fn fits_resample(dims: [usize; 4]) -> bool {
+    let [batch, channels, height, width] = dims;
+    batch.max(channels) <= CUBES && 4 * batch * channels * height * width <= u32::MAX as usize
+}
+
+/// Sizes after a change.
+#[cfg(feature = "fusion")]
+fn resampled([batch, channels, size @ ..]: [usize; 4], way: Resample) -> [usize; 4] {
+    let [height, width] = way.output(size);
+    [batch, channels, height, width]
+}
+
 /// What Burn does not have as one operation, or not fast enough.
 #[backend_extension(Cube, Fusion: cfg(feature = "fusion"), Autodiff: cfg(feature = "train"))]
 pub(super) trait CubeKernels: Backend {
@@ -137,6 +151,10 @@ pub(super) trait CubeKernels: Backend {
     /// A form of GELU.
     #[fusion(dtype = x, shape = x)]
     fn cube_gelu(x: FloatTensor<Self>, gelu: Gelu) -> FloatTensor<Self>;
+
+    /// Pictures, of sizes `dims`, of half or twice their size.
+    #[fusion(dtype = x, shape = resampled(*dims, *way).into())]
+    fn cube_resample(x: FloatTensor<Self>, way: Resample, dims: [usize; 4]) -> FloatTensor<Self>;
 }
 
 /// What the gradients are made of.
@@ -220,6 +238,14 @@ pub(super) trait CubeGradients: Backend {
         x: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
         gelu: Gelu,
+    ) -> FloatTensor<Self>;
+
+    /// As the input, whose sizes are `dims`.
+    #[fusion(dtype = gradient, shape = (*dims).into())]
+    fn resample_gradient(
+        gradient: FloatTensor<Self>,
+        way: Resample,
+        dims: [usize; 4],
     ) -> FloatTensor<Self>;
 
     /// Mean and inverse deviation of each group, `[b · groups, 2]`.
@@ -382,6 +408,11 @@ pub(super) fn attention(
         mask.into_dispatch(),
         shape,
     ))
+}
+
+pub(super) fn resample(x: Tensor<4>, way: Resample) -> Tensor<4> {
+    let dims = x.dims();
+    Tensor::from_dispatch(Dispatch::cube_resample(x.into_dispatch(), way, dims))
 }
 
 pub(super) fn gelu<const D: usize>(x: Tensor<D>, gelu: Gelu) -> Tensor<D> {

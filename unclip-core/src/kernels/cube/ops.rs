@@ -10,8 +10,9 @@ use burn_cubecl::{
 
 use super::{
     CubeKernels, activation, attention, norm, norm::Affine, patches::patches, product::product,
+    resample,
 };
-use crate::kernels::shape::{AttentionShape, ConvShape, Gelu, LinearShape, NormShape};
+use crate::kernels::shape::{AttentionShape, ConvShape, Gelu, LinearShape, NormShape, Resample};
 
 /// Most values of a matrix of patches.
 const VALUES: usize = 1 << 28;
@@ -133,6 +134,10 @@ impl CubeKernels for CubeBackend {
 
     fn cube_gelu(x: CubeTensor, gelu: Gelu) -> CubeTensor {
         activation::forward(&into_contiguous(x), gelu)
+    }
+
+    fn cube_resample(x: CubeTensor, way: Resample, _dims: [usize; 4]) -> CubeTensor {
+        resample::forward(&into_contiguous(x), way)
     }
 }
 
@@ -267,6 +272,10 @@ mod gradients {
 
         fn gelu_gradient(x: CubeTensor, gradient: CubeTensor, gelu: Gelu) -> CubeTensor {
             activation::backward(&into_contiguous(x), &into_contiguous(gradient), gelu)
+        }
+
+        fn resample_gradient(gradient: CubeTensor, way: Resample, _dims: [usize; 4]) -> CubeTensor {
+            resample::backward(&into_contiguous(gradient), way)
         }
 
         fn norm_moments(x: CubeTensor, shape: NormShape) -> CubeTensor {

@@ -31,7 +31,7 @@ pub trait Recipe: Send + Sync {
     type Example: Send + Sync;
 
     /// Runs frozen encoders on the samples of a step and draws what their loss needs. While a step is
-    /// computed, the next one is prepared in another thread.
+    /// computed, the next ones are prepared in other threads.
     ///
     /// # Errors
     /// Whatever is wrong with a sample.

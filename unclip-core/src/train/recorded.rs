@@ -42,8 +42,7 @@ struct Found {
 
 impl<'r> Recorded<'r> {
     /// Records a step of `rows` examples; none if the device does not, or does not find the same with it.
-    /// Parameters that have gradients must
-    /// have been through a step.
+    /// Parameters that have gradients must have been through a step.
     pub(super) fn new<M: Module + 'r, E>(
         recipe: &'r dyn Recordable<Model = M, Example = E>,
         model: &M,
@@ -183,16 +182,9 @@ impl Parameter {
             begins: false,
             is_in_place: true,
         };
-        let moments = self.moments.clone();
         let (value, gradient) = (self.value.clone(), self.gradient.clone());
-        adam(
-            value,
-            gradient,
-            moments,
-            self.average.clone(),
-            numbers,
-            form,
-        );
+        let (moments, average) = (self.moments.clone(), self.average.clone());
+        adam(value, gradient, moments, average, numbers, form);
     }
 }
 

@@ -6,9 +6,9 @@ use crate::{error::Result, kernels::step::AdamNumbers};
 /// Steps before one is recorded: kernels are compiled in them, and moments and averages begin.
 const BEFORE: usize = 2;
 
-/// How often a step is recorded at most: again where examples are of other sizes, as without one that is
-/// broken.
-const TRIES: usize = 8;
+/// How often a step is recorded at most: again after one with fewer examples, as where one is broken, or of
+/// other sizes.
+const TRIES: usize = 32;
 
 /// The step that is recorded, where steps are.
 pub(super) struct Recording<'r, R: Recipe> {
@@ -43,8 +43,9 @@ impl<'r, R: Recipe> Recording<'r, R> {
         let (Some(recipe), Some(device)) = (self.recipe, trainer.recorder()) else {
             return Ok(None);
         };
-        if self.before > 0 {
-            self.before -= 1;
+        if self.before > 0 || examples.len() < trainer.batch() {
+            self.before = self.before.saturating_sub(1);
+            self.recorded = None;
             return Ok(None);
         }
         let (model, all) = (trainer.model(), examples.iter().collect::<Vec<_>>());

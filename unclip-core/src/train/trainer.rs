@@ -356,6 +356,11 @@ impl<R: Recipe> Trainer<R> {
         }
     }
 
+    /// Examples of a step.
+    pub(super) fn batch(&self) -> usize {
+        self.settings.batch
+    }
+
     pub(super) fn optimizer(&self) -> &Optimizer {
         &self.optimizer
     }

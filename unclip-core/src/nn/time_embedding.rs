@@ -44,6 +44,7 @@ pub fn sinusoid(timesteps: &[f32], width: usize, cos_first: bool, shift: f64) ->
 
 /// What a network is told of the time.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // There is one at a time.
 pub enum Times<'a> {
     /// A timestep for each element of the batch.
     Steps(&'a [f32]),

@@ -30,8 +30,8 @@ mkdir -p "$out"
 # Memory that is freed is not given back to the system at each step.
 export MIMALLOC_PURGE_DELAY=${MIMALLOC_PURGE_DELAY--1}
 case $device in
-    cuda*) precision=--tf32 record=--record ;;
-    *) precision= record= ;;
+    cuda*) precision=--tf32 ;;
+    *) precision= ;;
 esac
 cores=$(nproc)
 
@@ -60,10 +60,10 @@ SECONDS=0
 # Drawing the pictures is what the cores are for, above all CLIP's.
 some=$((cores / 8 + 1))
 stage clip "$(left 0.22)" --batch 240 --lr 1.2e-3 --workers $((cores / 2 + 2)) & clip=$!
-stage upsampler-256 "$(left 0.3)" $record --batch 32 --lr 7e-4 --workers $some & first=$!
-stage upsampler-1024 "$(left 0.3)" $record --batch 16 --lr 7e-4 --workers $((some + 1)) & second=$!
+stage upsampler-256 "$(left 0.3)" --batch 32 --lr 7e-4 --workers $some & first=$!
+stage upsampler-1024 "$(left 0.3)" --batch 16 --lr 7e-4 --workers $((some + 1)) & second=$!
 finished clip $clip
-stage decoder "$(left 1)" $record --batch 64 --lr 1e-3 --workers $((cores / 3 + 1)) & decoder=$!
+stage decoder "$(left 1)" --batch 64 --lr 1e-3 --workers $((cores / 3 + 1)) & decoder=$!
 stage prior,autoregressive "$(left 0.2)" --batch 256 --lr 8e-4 & priors=$!
 finished upsampler-256 $first
 finished upsampler-1024 $second

@@ -37,7 +37,7 @@ struct Args {
     attributes: PathBuf,
 
     /// Pictures of each prompt.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = some)]
     images: usize,
 
     /// Pictures made together.
@@ -51,6 +51,13 @@ struct Args {
 
     #[command(flatten)]
     common: Common,
+}
+
+fn some(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..=1_000_000) => Ok(count),
+        _ => Err("a number from 1 to 1000000 is needed".into()),
+    }
 }
 
 fn main() -> ExitCode {

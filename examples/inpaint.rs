@@ -12,7 +12,7 @@ mod support;
 use std::{error::Error, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use support::{Common, Done, StageBars, finish, open_picture};
+use support::{Common, Done, StageBars, finish, open_picture, open_upright};
 use unclip::{Mask, image::DynamicImage};
 
 /// Paint what a mask covers anew; every other pixel stays as it is.
@@ -75,7 +75,7 @@ fn main() -> ExitCode {
 fn mask(args: &Args, picture: &DynamicImage) -> Result<Mask, Box<dyn Error>> {
     let (width, height) = (picture.width() as usize, picture.height() as usize);
     let mask = match (&args.mask, &args.rectangle[..], &args.polygon[..]) {
-        (Some(path), [], []) => Mask::from_image(&open_picture(path)?),
+        (Some(path), [], []) => Mask::from_image(&open_upright(path)?),
         (None, [x, y, w, h], []) => Mask::rectangle(width, height, [*x, *y], [*w, *h]),
         (None, [], corners) if !corners.is_empty() && corners.len() % 2 == 0 => {
             let corners: Vec<_> = corners.chunks(2).map(|c| [c[0], c[1]]).collect();
@@ -83,6 +83,11 @@ fn mask(args: &Args, picture: &DynamicImage) -> Result<Mask, Box<dyn Error>> {
         }
         _ => return Err("give one of --mask, --rectangle x,y,w,h and --polygon x,y,...".into()),
     };
+    if !(0..height).any(|y| (0..width).any(|x| mask.get(x, y))) {
+        let what = "the mask leaves every pixel as it is: white, or transparent, is what is painted, and a \
+                    rectangle or polygon counts in pixels of the picture";
+        return Err(what.into());
+    }
     Ok(mask.grown(args.grow))
 }
 

@@ -69,10 +69,10 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Done {
     let picture = open_picture(&args.picture)?;
     let extend = Extend {
-        left: args.all + args.left,
-        top: args.all + args.top,
-        right: args.all + args.right,
-        bottom: args.all + args.bottom,
+        left: args.all.saturating_add(args.left),
+        top: args.all.saturating_add(args.top),
+        right: args.all.saturating_add(args.right),
+        bottom: args.all.saturating_add(args.bottom),
     };
     if extend == Extend::default() {
         return Err("give --all, --left, --top, --right or --bottom".into());

@@ -43,21 +43,29 @@ struct Cli {
     embedding_noise: f32,
 
     /// Weigh timesteps by min(SNR, this) / SNR; 5 is usual.
-    #[arg(long, value_name = "SNR", group = "weighting")]
+    #[arg(long, value_name = "SNR", group = "weighting", value_parser = parse_positive)]
     min_snr: Option<f64>,
 
     /// Weigh the error of x₀ by SNR, kept between these two; 1 5 has a short training learn early what
     /// stands where.
     #[arg(long, value_names = ["LEAST", "MOST"], num_args = 2, group = "weighting")]
+    #[arg(value_parser = parse_positive)]
     truncated_snr: Option<Vec<f64>>,
 
     /// Weigh timesteps by 1 / (1 + SNR)^this; 1 is usual.
-    #[arg(long, value_name = "POWER", group = "weighting")]
+    #[arg(long, value_name = "POWER", group = "weighting", value_parser = parse_positive)]
     p2: Option<f64>,
 
     /// Draw timesteps more often where the loss is large.
     #[arg(long)]
     loss_aware: bool,
+}
+
+fn parse_positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
+        _ => Err("a number above 0 is needed, such as 5".into()),
+    }
 }
 
 fn main() -> ExitCode {
@@ -77,6 +85,11 @@ fn run(args: &Cli) -> Done {
     };
     let weighting = match (args.min_snr, args.truncated_snr.as_deref(), args.p2) {
         (Some(most), ..) => Weighting::MinSnr(most),
+        (_, Some(&[least, most]), _) if least > most => {
+            return Err(
+                format!("--truncated-snr {least} {most}: the first is the smaller one").into(),
+            );
+        }
         (_, Some(&[least, most]), _) => Weighting::TruncatedSnr { least, most },
         (.., Some(power)) => Weighting::P2(power),
         _ => Weighting::Even,

@@ -12,12 +12,14 @@ use std::{error::Error, path::Path, process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use indicatif::ProgressIterator;
+use serde_json::{Value, json};
 use support::{Done, finish};
 use training::{Autoregressive, Own};
 use unclip::{
     ImageEncoder,
     core::{
         image::to_host,
+        json,
         train::{
             EmbeddedCaption, Samples, TrainSettings,
             data::{self, Embeddings, Layout, write_embeddings},
@@ -98,6 +100,16 @@ fn small() -> TrainSettings {
 fn diffusion(args: &Cli, samples: Arc<Embeddings>, some: &[EmbeddedCaption]) -> Done {
     let (own, start) = (&args.own, args.own.start());
     let (mut model, config) = start.prior()?;
+    if let Some(row) = some
+        .first()
+        .filter(|row| row.embedding.len() != config.embedding)
+    {
+        let (found, expected) = (row.embedding.len(), config.embedding);
+        let what = "the data's embeddings are {found} wide, the prior's {expected}: give a checkpoint (--from) of \
+                    the CLIP that made them";
+        let what = what.replace("{found}", &found.to_string());
+        return Err(what.replace("{expected}", &expected.to_string()).into());
+    }
     if own.fresh {
         let (mean, deviation) = embedding_statistics(some)?;
         model = model.with_statistics(&mean, deviation);
@@ -146,8 +158,16 @@ fn embeddings(own: &Own) -> Result<Arc<Embeddings>, Box<dyn Error>> {
         return Ok(Arc::new(Embeddings::open(&own.data)?));
     }
     let path = own.out.join("embeddings.safetensors");
-    if !path.with_extension("jsonl").exists() {
+    // A run that is resumed has them, if they are of the same pictures by the same encoder.
+    let (whose, start) = (path.with_extension("json"), own.start());
+    let made_of = json!({
+        "data": own.data, "samples": data::open(&own.data)?.len(),
+        "from": start.folder, "clip": start.clip,
+    });
+    let known = json::read::<Value>(&whose).is_ok_and(|known| known == made_of);
+    if !(known && path.with_extension("jsonl").exists()) {
         embed(own, &path, 0, 1)?;
+        json::write(&whose, &made_of)?;
     }
     Ok(Arc::new(Embeddings::open(&path)?))
 }
@@ -178,6 +198,9 @@ fn embed(own: &Own, path: &Path, part: usize, parts: usize) -> Done {
                 caption: sample.caption,
             });
         }
+    }
+    if rows.is_empty() {
+        return Err(format!("{}: no picture that can be used", own.data.display()).into());
     }
     std::fs::create_dir_all(&own.out)?;
     write_embeddings(path, &rows)?;

@@ -66,7 +66,15 @@ fn run(args: &Args) -> Done {
         return args.common.save(&output, "variations", None);
     }
 
-    let steps = args.common.steps.last().copied().unwrap_or(100);
+    let common = &args.common;
+    if !(common.guidance.is_empty() && common.negative.is_empty() && common.candidates.is_none()) {
+        return Err("--eta leads back without --guidance, --negative and --candidates".into());
+    }
+    // As elsewhere: one number, or the second of several, is the decoder's.
+    let steps = match common.steps[..] {
+        [] => 100,
+        [decoder] | [_, decoder, ..] => decoder,
+    };
     let latents = unclip
         .invert(&picture)
         .prompt(&args.prompt)
@@ -86,7 +94,11 @@ fn run(args: &Args) -> Done {
             job = job.without_upsampling();
         }
         let output = job.on_step(|step| bars.show(step)).run()?;
-        output.save_all(&args.common.out, &format!("variations-eta{eta}"))?;
+        let seed = output
+            .settings
+            .seed
+            .map_or(String::new(), |seed| format!("-{seed}"));
+        output.save_all(&args.common.out, &format!("variations{seed}-eta{eta}"))?;
         let size = output.images[0].dimensions();
         rows.push(
             picture

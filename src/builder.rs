@@ -203,6 +203,12 @@ impl Builder {
         }
         if let Some(path) = self.checkpoint.take() {
             let folder = CheckpointFolder::open(&path, &self)?;
+            folder.check_widths(|part| match part {
+                "text_encoder" => text_encoder.is_none(),
+                "image_encoder" => image_encoder.is_none(),
+                "prior" => prior.is_none(),
+                _ => decoder.is_none(),
+            })?;
             text_encoder = or_load(text_encoder, || folder.text_encoder())?;
             image_encoder = or_load(image_encoder, || folder.image_encoder())?;
             prior = or_load(prior, || folder.prior())?;

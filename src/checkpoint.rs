@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 use unclip_clip::{
-    ClipImageEncoder, ClipImageProcessor, ClipTextEncoder, TransformersClip,
+    ClipImageEncoder, ClipImageProcessor, ClipTextEncoder, TransformersClip, TransformersClipText,
     TransformersClipVision, VisionTowerConfig, load_clip_model, load_text_tower, load_vision_tower,
     tokenizer::ClipTokenizer,
 };
@@ -153,6 +153,64 @@ impl<'a> CheckpointFolder<'a> {
         load: impl Fn(Option<&str>, LoadOptions) -> Result<M> + Send + 'static,
     ) -> Result<Resident<M>> {
         resident(self.builder, load)
+    }
+
+    /// Whether networks that are used together have embeddings of one width; those that are not `used`
+    /// do not count.
+    pub(crate) fn check_widths(&self, used: impl Fn(&str) -> bool) -> Result<()> {
+        let used = |name: &str| self.has(name) && used(name);
+        let prior = match used("prior") {
+            true => Some(DiffusersPrior::load(&self.folder("prior")?)?),
+            false => None,
+        };
+        let decoder = match used("decoder") {
+            true => {
+                let (projection, unet) = (self.folder("text_proj")?, self.folder("decoder")?);
+                let config = DecoderConfig::load_diffusers(&projection, &unet)?;
+                Some(config.projection.embedding)
+            }
+            false => None,
+        };
+        let agree = |part: &str, found: usize, other: &str, expected: usize| {
+            let place = self.path.join(part);
+            match found == expected {
+                true => Ok(()),
+                false => Err(Error::config(
+                    place.display(),
+                    "width of embeddings",
+                    found,
+                    format!(
+                        "but the {other} beside it has {expected}: these are parts of different models"
+                    ),
+                )),
+            }
+        };
+        if let (Some(prior), Some(decoder)) = (&prior, decoder) {
+            let made = if prior.output == 0 {
+                prior.embedding
+            } else {
+                prior.output
+            };
+            agree("prior", made, "decoder", decoder)?;
+        }
+        if used("text_encoder") {
+            let text = TransformersClipText::load(&self.folder("text_encoder")?)?;
+            if let Some(prior) = &prior {
+                let taken = match prior.text_embedding {
+                    0 => prior.embedding,
+                    width => width,
+                };
+                agree("text_encoder", text.projection, "prior", taken)?;
+            }
+            if let Some(decoder) = decoder {
+                agree("text_encoder", text.projection, "decoder", decoder)?;
+            }
+        }
+        if let (true, Some(decoder)) = (used("image_encoder"), decoder) {
+            let vision = TransformersClipVision::load(&self.folder("image_encoder")?)?;
+            agree("image_encoder", vision.projection, "decoder", decoder)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn text_encoder(&self) -> Result<Option<Box<dyn TextEncoder>>> {

@@ -298,6 +298,11 @@ fn pack(path: &Path, folder: &Path) -> Result<()> {
         file.sync_all()?;
         fs::rename(&temporary, path)
     };
-    write().map_err(io)?;
+    let written = write();
+    if written.is_err() {
+        // Best effort: the error that matters is the one before.
+        let _ = fs::remove_file(&temporary);
+    }
+    written.map_err(io)?;
     fs::remove_dir_all(folder).map_err(io)
 }

@@ -131,6 +131,7 @@
 //! - `cuda-without-llvm`: lets `cuda` be built where LLVM cannot be downloaded
 //! - `ndarray`: a CPU backend Burn has deprecated
 //! - `pytorch`: read `.bin` and `.pt` checkpoints
+//! - `train`: train and fine-tune every stage
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod builder;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the pictures of docs/src/demo.md again, with the demo model or another checkpoint:
+# Makes the pictures of docs/src/demo.md again, all but the one of 1024 × 1024, with the demo model or another checkpoint:
 #   tools/demo_pictures.sh [CHECKPOINT]
 set -euo pipefail
 cd "$(dirname "$0")/.."

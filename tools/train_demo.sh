@@ -20,7 +20,7 @@ if [ -z "${TRAIN_DEMO:-}" ]; then
         *) features=${device%%[:,]*},train ;;
     esac
     cargo build --release --features "$features" --example train_demo
-    TRAIN_DEMO=target/release/examples/train_demo
+    TRAIN_DEMO=${CARGO_TARGET_DIR:-target}/release/examples/train_demo
 fi
 if [ -e "$out/model" ]; then
     echo "$out/model is there already: name another folder" >&2

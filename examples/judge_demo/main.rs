@@ -28,6 +28,7 @@ use demo::{
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use support::{Common, Done, demo_model, finish};
 use unclip::{
     Job, UnClip,
@@ -52,10 +53,6 @@ struct Args {
     /// Rows to judge.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Row::ALL)]
     rows: Vec<Row>,
-
-    /// The decoder's guidance in rows that are not named after one. Default: the checkpoint's.
-    #[arg(long, value_name = "SCALE")]
-    guidance: Option<f64>,
 
     /// Pictures made together.
     #[arg(long, default_value_t = 8)]
@@ -198,8 +195,13 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Done {
     fs::create_dir_all(&args.common.out)?;
     let path = args.common.out.join("verdicts.jsonl");
+    check_settings(args)?;
     let mut verdicts = read(&path)?;
     let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
+    if fs::read(&path)?.last().is_some_and(|last| *last != b'\n') {
+        // A line was cut off.
+        writeln!(file)?;
+    }
     for row in &args.rows {
         let wanted = [false, true].into_iter().flat_map(|is_held_out| {
             (0..args.captions).map(move |number| Task {
@@ -245,6 +247,32 @@ fn run(args: &Args) -> Done {
     fs::write(args.common.out.join("judged.md"), &tables)?;
     print!("{tables}");
     Ok(())
+}
+
+/// Verdicts of other pictures must not be taken for these.
+fn check_settings(args: &Args) -> Done {
+    let path = args.common.out.join("settings.json");
+    let common = &args.common;
+    // Seeds are those of batches.
+    let settings = json!({
+        "checkpoint": common.checkpoint, "clip": common.clip, "dtype": format!("{:?}", common.dtype),
+        "seed": common.seed.unwrap_or(0), "negative": common.negative, "steps": common.steps,
+        "guidance": common.guidance, "candidates": common.candidates, "batch": args.batch,
+        "full_size": args.full_size,
+    });
+    let verdicts = common.out.join("verdicts.jsonl");
+    if !verdicts.exists() {
+        return Ok(unclip::core::json::write(&path, &settings)?);
+    }
+    let known: Value = unclip::core::json::read(&path)?;
+    match known == settings {
+        true => Ok(()),
+        false => Err(format!(
+            "{} are of other settings, {known}: name another folder with --out",
+            verdicts.display()
+        )
+        .into()),
+    }
 }
 
 /// Verdicts of earlier runs; a line that was cut off is judged again.
@@ -321,7 +349,7 @@ fn settled<'a, K>(
     let job = args.common.apply(job)?;
     let seed = args.common.seed.unwrap_or(0);
     let mut job = job.seed(seed ^ first.number ^ u64::from(first.is_held_out) << 20);
-    if let Some(guidance) = row.guidance().or(args.guidance) {
+    if let Some(guidance) = row.guidance() {
         job = job.decoder_guidance(guidance);
     }
     if row == Row::Candidates4 {

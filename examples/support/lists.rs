@@ -16,8 +16,10 @@ pub fn read_lists(path: &Path) -> Result<Vec<List>, Box<dyn Error>> {
         .map(|line| {
             let parts = line.split_once(':').map(|(name, entries)| {
                 let entries = entries.split('|').map(|e| e.trim().to_owned());
-                (name.trim().to_owned(), entries.collect())
+                let entries: Vec<String> = entries.filter(|e| !e.is_empty()).collect();
+                (name.trim().to_owned(), entries)
             });
+            let parts = parts.filter(|(_, entries)| !entries.is_empty());
             parts.ok_or_else(|| {
                 let path = path.display();
                 format!("{path}: `{line}` is not `NAME: one | another`").into()

@@ -21,7 +21,9 @@ use unclip::{
     Exclamation, Job, Output, Residency, UnClip,
     burn::tensor::Device,
     core::kernels::{Precision, set_precision},
-    image::DynamicImage,
+    image::{
+        DynamicImage, ImageDecoder, ImageReader, ImageResult, Rgba, RgbaImage, imageops::overlay,
+    },
 };
 
 /// Every step of every stage takes and gives back the same large blocks; the usual allocator returns them
@@ -69,7 +71,8 @@ pub struct Common {
     #[command(flatten)]
     pub units: Units,
 
-    /// The same seed makes the same picture. Default: a new one each time.
+    /// The same seed makes the same picture. Default: a new one each time; 0 where many are made to be
+    /// compared or kept.
     #[arg(long)]
     pub seed: Option<u64>,
 
@@ -126,7 +129,7 @@ pub struct Units {
     #[arg(long, conflicts_with = "tf32")]
     pub amx: bool,
 
-    /// Let a GPU's convolutions and linear layers multiply TF32 on its tensor cores.
+    /// Let a GPU's convolutions, linear layers and attention multiply TF32 on its tensor cores.
     #[arg(long)]
     pub tf32: bool,
 }
@@ -146,7 +149,14 @@ impl Units {
 impl Common {
     /// Opens the checkpoint, or the demo model.
     pub fn load(&self) -> Result<UnClip, unclip::Error> {
+        self.make_out()?;
         self.builder().build()
+    }
+
+    /// Makes the folder of the pictures: before the work, as it may not be possible.
+    pub fn make_out(&self) -> Result<(), unclip::Error> {
+        std::fs::create_dir_all(&self.out)
+            .map_err(|e| unclip::Error::io(&self.out, e, "--out names a folder that can be made"))
     }
 
     /// The same, to change something about it.
@@ -228,15 +238,36 @@ impl Common {
     }
 }
 
-/// Reads a picture of any kind.
+/// Reads a picture of any kind, whatever its name ends with, turned as its camera says; what is
+/// transparent is on white.
 pub fn open_picture(path: &Path) -> Result<DynamicImage, Box<dyn Error>> {
-    unclip::image::open(path).map_err(|e| format!("{}: {e}", path.display()).into())
+    let picture = open_upright(path)?;
+    if !picture.color().has_alpha() {
+        return Ok(picture);
+    }
+    let mut ground = RgbaImage::from_pixel(picture.width(), picture.height(), Rgba([255; 4]));
+    overlay(&mut ground, &picture.into_rgba8(), 0, 0);
+    Ok(DynamicImage::from(ground).into_rgb8().into())
+}
+
+/// The same with what is transparent left so, as masks need it.
+pub fn open_upright(path: &Path) -> Result<DynamicImage, Box<dyn Error>> {
+    let read = || -> ImageResult<DynamicImage> {
+        let mut decoder = ImageReader::open(path)?
+            .with_guessed_format()?
+            .into_decoder()?;
+        let orientation = decoder.orientation()?;
+        let mut picture = DynamicImage::from_decoder(decoder)?;
+        picture.apply_orientation(orientation);
+        Ok(picture)
+    };
+    read().map_err(|e| format!("{}: {e}", path.display()).into())
 }
 
 /// One line of a file for each entry; empty lines and lines that start with # are left out.
 pub fn read_lines(path: &Path) -> Result<Vec<String>, Box<dyn Error>> {
     let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    let lines = text.lines().map(str::trim);
+    let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
     Ok(lines.map(str::to_owned).collect())
 }

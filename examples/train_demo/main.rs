@@ -41,7 +41,8 @@ pub struct Args {
     #[arg(long, value_enum, value_delimiter = ',', default_value = "all")]
     stage: Vec<Stage>,
 
-    /// Begin with the weights of this checkpoint, such as models/demo, and not with new ones.
+    /// Begin with the weights of this checkpoint, such as models/demo, and not with new ones; the
+    /// autoregressive prior, whose codes follow from the embeddings, always begins anew.
     #[arg(long, value_name = "DIR")]
     from: Option<PathBuf>,
 

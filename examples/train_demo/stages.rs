@@ -301,12 +301,9 @@ pub fn upsampler(args: &Args, number: usize) -> Done {
     let model = begin(args, new, 5, &["conv_out"], |start| {
         Ok(start.upsampler(stage)?.0)
     })?;
-    let (degradation, crop) = match number {
-        1 => (Degradation::AnyBlur, 16),
-        _ => (Degradation::Bsr, 32),
-    };
+    let crop = if number == 1 { 16 } else { 32 };
     let recipe = UpsamplerTraining::new(&config, low, process)
-        .with_degradation(degradation)
+        .with_degradation(Degradation::AnyBlur)
         .with_crop(crop);
     let world = World::new(config.size as u32, train_scene, CROPS);
     let trainer = train(args, name, recipe, model, Arc::new(world), |_| Ok(()))?;

@@ -70,7 +70,7 @@ pub struct Flags {
     pub device: Vec<Device>,
 
     /// Have a GPU record a step and repeat it with other numbers, where the recipe can (decoder,
-    /// upsamplers): faster where launches are what takes the time, with up to twice the memory.
+    /// upsamplers): for small networks, whose launches take the time, with up to twice the memory.
     #[arg(long)]
     pub record: bool,
 
@@ -149,8 +149,12 @@ impl Flags {
             }
             let result = trainer.run(samples.clone(), folder, |trainer, progress| {
                 let row = progress.row;
-                let mean = mean.get_or_insert(row.loss);
-                *mean += 0.02 * (row.loss - *mean);
+                // A step none of whose samples could be used has no loss.
+                if row.loss.is_finite() {
+                    let mean = mean.get_or_insert(row.loss);
+                    *mean += 0.02 * (row.loss - *mean);
+                }
+                let mean = mean.unwrap_or(f64::NAN);
                 bar.set_length(progress.steps as u64);
                 bar.set_position(row.step as u64);
                 let broken = match progress.broken {

@@ -29,9 +29,22 @@ use crate::support::Done;
 const COLUMNS: usize = 8;
 
 /// The first samples that can be read.
-fn first(data: &dyn Samples<Item = Captioned>, count: usize) -> Vec<Captioned> {
-    let read = (0..data.len()).filter_map(|i| data.get(i, 0).ok());
-    read.take(count).collect()
+fn first(
+    data: &dyn Samples<Item = Captioned>,
+    count: usize,
+) -> Result<Vec<Captioned>, Box<dyn Error>> {
+    let mut reason = "there are none".to_owned();
+    let read =
+        (0..data.len()).filter_map(|i| data.get(i, 0).map_err(|e| reason = e.to_string()).ok());
+    let read: Vec<Captioned> = read.take(count).collect();
+    match read.is_empty() {
+        true => Err(format!(
+            "none of the {} samples can be used; the last: {reason}",
+            data.len()
+        )
+        .into()),
+        false => Ok(read),
+    }
 }
 
 /// True pictures with their captions and embeddings.
@@ -50,7 +63,7 @@ impl DecoderSheet {
         data: &dyn Samples<Item = Captioned>,
         count: usize,
     ) -> Result<Self, Box<dyn Error>> {
-        Self::new(start, process, first(data, count))
+        Self::new(start, process, first(data, count)?)
     }
 
     /// A sheet of these.
@@ -116,7 +129,7 @@ impl UpsamplerSheet {
         data: &dyn Samples<Item = Captioned>,
         low: usize,
     ) -> Result<Self, Box<dyn Error>> {
-        let samples = first(data, 4);
+        let samples = first(data, 4)?;
         let truth = samples.iter().map(|s| square(&s.picture, config.size));
         let truth: Vec<RgbImage> = truth.collect();
         Ok(Self {

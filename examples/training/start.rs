@@ -188,15 +188,28 @@ impl Start {
     }
 }
 
+/// Copies a folder, each file completely or not at all; `to` may be within `from`, or be it.
 fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     fs::create_dir_all(to)?;
+    let own = fs::canonicalize(to)?;
+    if own == fs::canonicalize(from)? {
+        return Ok(());
+    }
     for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let to = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &to)?;
-        } else if !to.exists() {
-            fs::copy(entry.path(), to)?;
+        let from = entry?.path();
+        let to = to.join(from.file_name().unwrap_or_default());
+        if from.is_dir() {
+            if !own.starts_with(fs::canonicalize(&from)?) {
+                copy(&from, &to)?;
+            }
+        } else {
+            let temporary = to.with_extension("copied.tmp");
+            let copied = fs::copy(&from, &temporary).and_then(|_| fs::rename(&temporary, &to));
+            if copied.is_err() {
+                // Best effort: the error that matters is the one before.
+                let _ = fs::remove_file(&temporary);
+            }
+            copied?;
         }
     }
     Ok(())

@@ -38,7 +38,8 @@ impl Extend {
 
     /// With every side scaled.
     fn scaled(self, factor: f64) -> Self {
-        let scale = |n: usize| (n as f64 * factor).round() as usize;
+        // What is to be added stays at least a pixel.
+        let scale = |n: usize| ((n as f64 * factor).round() as usize).max(n.min(1));
         Self {
             left: scale(self.left),
             top: scale(self.top),
@@ -118,7 +119,8 @@ impl Edit {
 /// `picture` on a larger canvas, its edges drawn out, and a mask of what is new.
 fn extended(picture: &RgbImage, by: Extend) -> Result<(RgbImage, Mask)> {
     let (width, height) = (picture.width() as usize, picture.height() as usize);
-    let (wide, high) = (width + by.left + by.right, height + by.top + by.bottom);
+    let wide = width.saturating_add(by.left).saturating_add(by.right);
+    let high = height.saturating_add(by.top).saturating_add(by.bottom);
     const MOST: usize = 1 << 14;
     if wide > MOST || high > MOST {
         let found = format!("{wide} × {high}");

@@ -254,8 +254,10 @@ impl<K: Kind> Job<'_, K> {
             kind,
             mut knobs,
         } = self;
-        if knobs.images == 0 {
-            return Err(Error::setting("images", 0, "at least 1 is needed"));
+        const MOST: usize = 1 << 16;
+        if !(1..=MOST).contains(&knobs.images) {
+            let expected = format!("from 1 to {MOST}");
+            return Err(Error::setting("images", knobs.images, expected));
         }
         let candidates = knobs.candidates;
         let refused = match candidates {

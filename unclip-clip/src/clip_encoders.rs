@@ -88,7 +88,9 @@ impl ClipEncoders {
                 }),
             }
         };
-        let processor = ClipImageProcessor::load(&part("feature_extractor")?)?;
+        // Pipelines keep the preprocessing of pictures under either name.
+        let processor = part("feature_extractor").or_else(|_| part("image_processor"))?;
+        let processor = ClipImageProcessor::load(&processor)?;
         let tokenizer = ClipTokenizer::load(&part("tokenizer")?)?;
         let (text, vision) = (part("text_encoder")?, part("image_encoder")?);
         let text = load_text_tower(&text, variant, device, options)?;

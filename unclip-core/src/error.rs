@@ -100,7 +100,7 @@ pub enum Error {
     },
 
     /// The job needs a stage that is not there.
-    #[error("this needs a {stage}, and none is loaded: {hint}")]
+    #[error("no {stage} is loaded, and this needs one: {hint}")]
     MissingStage {
         /// The stage.
         stage: String,

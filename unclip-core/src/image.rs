@@ -5,7 +5,10 @@ use std::{fs::File, io::BufWriter, path::Path};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use image::RgbImage;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    weights::temporary,
+};
 
 /// `[b, 3, h, w]` in [-1, 1] → one picture an element; values outside are clamped, halves go to
 /// the even byte (as numpy rounds).
@@ -124,7 +127,7 @@ pub fn contact_sheet(images: &[RgbImage], columns: usize, gap: u32) -> RgbImage 
 /// # Errors
 /// [`Error::Io`] or [`Error::Image`].
 pub fn save_png(image: &RgbImage, path: &Path, texts: &[(&str, &str)]) -> Result<()> {
-    let temporary = path.with_extension("png.tmp");
+    let temporary = temporary(path);
     let io = |source| Error::Io {
         path: path.to_owned(),
         source,

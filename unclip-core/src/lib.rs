@@ -8,10 +8,19 @@
 //! - [`weights`]: the only door to checkpoints
 //! - [`noise`]: the only source of randomness, the numbers PyTorch gives for the same seed
 //! - [`image`], [`mask`] and [`resample`]: pictures
-//! - [`slerp`]: between two latents
+//! - [`slerp`], [`nearest`]: between two latents, and the best of several embeddings
+//! - [`resident`]: a network that is kept, or loaded for each use
+#![cfg_attr(
+    feature = "train",
+    doc = "- [`train`]: the loop that trains a stage, its checkpoints and its data"
+)]
+//! - [`json`]: files of configurations
 //! - [`error`]: the one error type
 //!
 //! # Feature flags
+//! - `flex`, `cube`: kernels of our own for CPUs and for GPUs; `wgpu`, `vulkan`, `metal`, `cuda`, `rocm` turn on the
+//!   second with their backend, and `fusion` goes with Burn's of that name
+//! - `train`: training
 //! - `pytorch`: read `.bin`, `.pt`, `.pth`, `.th` and `.ckpt` through Burn's tensor-only reader
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -118,7 +118,10 @@ impl Mask {
     /// belong to.
     pub fn grown(&self, pixels: usize) -> Self {
         // Rows, then columns: a square neighbourhood in two passes.
-        let near = |at: usize, end: usize| at.saturating_sub(pixels)..(at + pixels + 1).min(end);
+        let near = |at: usize, end: usize| {
+            let last = at.saturating_add(pixels).saturating_add(1);
+            at.saturating_sub(pixels)..last.min(end)
+        };
         let (width, height) = (self.width, self.height);
         let rows = Self::from_fn(width, height, |x, y| near(x, width).any(|x| self.get(x, y)));
         Self::from_fn(width, height, |x, y| {

@@ -1,6 +1,7 @@
 //! The unCLIP upsamplers: diffusion super-resolution.
 //!
 //! - [`UpsamplerConfig`]: presets and diffusers' `super_res_*` folders
+//! - [`Degradation`]: what small pictures suffer before an upsampler learns from them
 //! - [`DiffusionUpsampler`]: the stage, an [`Upsampler`](unclip_core::stage::Upsampler)
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor};
 use image::{RgbImage, imageops};
 use unclip_core::{
     diffusion::Process,
-    error::Result,
+    error::{Error, Result},
     nn::{Times, UNet, UNetInput},
     noise::Noise,
     resample::{bicubic_weights, resize_by},
@@ -30,6 +30,8 @@ pub struct UpsamplerTraining {
     size: usize,
     low: usize,
     crop: usize,
+    /// What sides of crops are multiples of, in large pixels.
+    multiple: usize,
     degradation: Degradation,
 }
 
@@ -50,7 +52,8 @@ impl UpsamplerTraining {
             loss: DiffusionLoss::new(process, Weighting::Even),
             size: config.size,
             low,
-            crop: low.div_ceil(4),
+            crop: low.div_ceil(4).max(1),
+            multiple: config.unet.size_multiple(),
             degradation: Degradation::Blur,
         }
     }
@@ -63,8 +66,26 @@ impl UpsamplerTraining {
 
     /// Side of the crops in pixels of the small picture. Default: a quarter of its side.
     pub fn with_crop(mut self, crop: usize) -> Self {
-        self.crop = crop.clamp(1, self.low);
+        self.crop = crop.min(self.low).max(1);
         self
+    }
+
+    /// Whether the sizes go together.
+    fn check(&self) -> Result<()> {
+        let (size, low) = (self.size, self.low);
+        if low == 0 || !size.is_multiple_of(low) {
+            let expected = format!("a divisor of {size}, the upsampler's size");
+            return Err(Error::setting("size to enlarge from", low, expected));
+        }
+        let side = self.crop * (size / low);
+        match side.is_multiple_of(self.multiple) {
+            true => Ok(()),
+            false => {
+                let found = format!("{} pixels, {side} when enlarged", self.crop);
+                let expected = format!("a multiple of {} when enlarged", self.multiple);
+                Err(Error::setting("crop", found, expected))
+            }
+        }
     }
 
     /// How much each timestep's error counts. Default: all the same.
@@ -140,6 +161,7 @@ impl Recipe for UpsamplerTraining {
     type Example = UpsamplerExample;
 
     fn prepare(&self, samples: Vec<Captioned>, noise: &mut Noise) -> Result<Vec<UpsamplerExample>> {
+        self.check()?;
         let mut examples = Vec::with_capacity(samples.len());
         for sample in samples {
             let draws = noise.uniform_vec(3);

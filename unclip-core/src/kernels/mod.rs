@@ -5,9 +5,10 @@
 //! each in one parallel pass, and training on a CPU becomes several times faster. What GPUs lack, the
 //! room `cube` says.
 //!
-//! The choice is made here and nowhere else: the functions take f32 tensors on Flex and on GPUs, with
-//! gradients or without, to the kernels, and all else to Burn's operations. `UNCLIP_KERNELS=off`
-//! in the environment turns the kernels off, to compare.
+//! The choice is made here and nowhere else (CLIP's patches, one product of matrices, are always Burn's):
+//! the functions take f32 tensors on Flex and on GPUs, with gradients or without, to the kernels, and
+//! all else to Burn's operations. `UNCLIP_KERNELS=off` in the environment turns the kernels off, to
+//! compare.
 //!
 //! Results do not depend on the number of threads: work is divided into parts that are computed
 //! whole, and sums over parts are taken in a fixed order. Training relies on it to resume exactly.

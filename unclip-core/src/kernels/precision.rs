@@ -1,11 +1,11 @@
-//! How precisely convolutions and linear layers multiply.
+//! How precisely convolutions, linear layers and attention multiply.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static IS_BF16: AtomicBool = AtomicBool::new(false);
 static IS_TF32: AtomicBool = AtomicBool::new(false);
 
-/// The values that convolutions multiply, on GPUs linear layers too; sums, and all else, are f32.
+/// The values that convolutions multiply, on GPUs linear layers and attention too; sums, and all else, are f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// f32, as the tensors are.

@@ -83,6 +83,9 @@ impl Noise {
     }
 
     /// Standard normals of `shape` as a float32 tensor on `device`: `torch.randn(shape)`.
+    ///
+    /// # Errors
+    /// [`Error::NoiseExhausted`] if less than that was recorded.
     pub fn normal<const D: usize>(
         &mut self,
         shape: [usize; D],
@@ -97,6 +100,9 @@ impl Noise {
     }
 
     /// `n` standard normals: `torch.randn(n)`.
+    ///
+    /// # Errors
+    /// [`Error::NoiseExhausted`] if less than that was recorded.
     pub fn normal_vec(&mut self, n: usize) -> Result<Vec<f32>> {
         self.draw(&[n])
     }
@@ -121,8 +127,10 @@ impl Noise {
         }
     }
 
-    /// Goes on where [`state`](Self::state) was taken. A state that no stream can be in is an
-    /// error, for it may come from a file.
+    /// Goes on where [`state`](Self::state) was taken.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a state that no stream can be in, as it may come from a file.
     pub fn from_state(state: NoiseState) -> Result<Self> {
         let generator = Generator::from_state(&state.generator)
             .map_err(|(found, expected)| Error::setting("noise state", found, expected))?;

@@ -1,6 +1,7 @@
 //! The examples of coming steps, which are prepared while a step is computed.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, PoisonError, RwLock, RwLockWriteGuard,
         mpsc::{Receiver, SyncSender, sync_channel},
@@ -62,27 +63,31 @@ impl<E: Send> Ahead<E> {
             let (give, prepared) = sync_channel(1);
             let (recipe, busy) = (recipe.clone(), busy.clone());
             scope.spawn(move || {
-                for (step, batch) in batch_of {
-                    let prepared = {
-                        let _busy = busy.read().unwrap_or_else(PoisonError::into_inner);
-                        batch.and_then(|batch| prepare(&*recipe, batch, seed, step))
-                    };
-                    if give.send(prepared).is_err() {
-                        return;
+                ended(|| {
+                    for (step, batch) in batch_of {
+                        let prepared = {
+                            let _busy = busy.read().unwrap_or_else(PoisonError::into_inner);
+                            batch.and_then(|batch| prepare(&*recipe, batch, seed, step))
+                        };
+                        if give.send(prepared).is_err() {
+                            return;
+                        }
                     }
-                }
+                });
             });
             batches.push(send);
             given.push(prepared);
         }
         let (ask, asked) = sync_channel::<usize>(threads);
         scope.spawn(move || {
-            for step in asked {
-                let batch = loader.next_batch();
-                if batches[step % threads].send((step, batch)).is_err() {
-                    return;
+            ended(|| {
+                for step in asked {
+                    let batch = loader.next_batch();
+                    if batches[step % threads].send((step, batch)).is_err() {
+                        return;
+                    }
                 }
-            }
+            });
         });
         let ahead = Self {
             ask,
@@ -126,6 +131,13 @@ impl<E: Send> Ahead<E> {
             self.ask(step + 1);
         }
     }
+}
+
+/// Runs a thread's work. If it panics, what the work holds is dropped, which the others see by their closed
+/// channels; the scope must not panic as well.
+fn ended(work: impl FnOnce()) {
+    // Its message has been printed, and nothing that it broke is used again.
+    let _ = catch_unwind(AssertUnwindSafe(work));
 }
 
 /// Prepares the samples of a step.

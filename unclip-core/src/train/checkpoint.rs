@@ -28,7 +28,10 @@ pub(super) struct State {
     /// Parameters that the optimiser has moments of.
     pub trained: Vec<String>,
     pub broken: Vec<(String, String)>,
-    pub running_loss: Option<f64>,
+    /// As bits: decimals need not come back as the same number.
+    pub running_loss: Option<u64>,
+    /// Samples there are, once a run has begun.
+    pub samples: Option<usize>,
     pub recipe: serde_json::Value,
 }
 
@@ -77,10 +80,8 @@ pub(super) fn write<M: Module>(
         let path = path.to_owned();
         move |source| Error::Io { path, source }
     };
-    for old in [&temporary, &path] {
-        if old.exists() {
-            fs::remove_dir_all(old).map_err(io(old))?;
-        }
+    if temporary.exists() {
+        fs::remove_dir_all(&temporary).map_err(io(&temporary))?;
     }
     let put = |name: &str, model: &M| {
         let folder = temporary.join(name);
@@ -104,12 +105,25 @@ pub(super) fn write<M: Module>(
     }
     let text = serde_json::to_vec_pretty(state).unwrap_or_default();
     write_whole(&temporary.join(FINISHED), &text)?;
+    if path.exists() {
+        remove(&path).map_err(io(&path))?;
+    }
     fs::rename(&temporary, &path).map_err(io(&path))?;
     let all = checkpoints(folder);
     for (_, old) in &all[..all.len().saturating_sub(keep)] {
-        fs::remove_dir_all(old).map_err(io(old))?;
+        remove(old).map_err(io(old))?;
     }
     Ok(path)
+}
+
+/// Removes a checkpoint, which at no moment is one that lacks something.
+fn remove(checkpoint: &Path) -> std::io::Result<()> {
+    let aside = checkpoint.with_extension("old");
+    if aside.exists() {
+        fs::remove_dir_all(&aside)?;
+    }
+    fs::rename(checkpoint, &aside)?;
+    fs::remove_dir_all(aside)
 }
 
 /// Reads a checkpoint into `model`, whose parameters are not tracked.
@@ -120,16 +134,17 @@ pub(super) fn read<M: Module>(path: &Path, model: M) -> Result<(M, Optimizer, St
         load(model, &files, &KeyMap::default(), LoadOptions::default())
     };
     let is_trained = |key: &str| state.trained.iter().any(|k| k == key);
-    let read = |name: &str| -> Result<BTreeMap<String, Tensor<1>>> {
-        match path.join(name).is_dir() {
+    let read = |name: &str, is_there: bool| -> Result<BTreeMap<String, Tensor<1>>> {
+        match is_there {
             true => Ok(rows(&get(name, model.clone())?, is_trained)),
             false => Ok(BTreeMap::new()),
         }
     };
+    let has_moments = !state.trained.is_empty();
     let optimizer = Optimizer {
-        first: read("first")?,
-        second: read("second")?,
-        average: read("average")?,
+        first: read("first", has_moments)?,
+        second: read("second", has_moments)?,
+        average: read("average", has_moments && state.settings.ema > 0.0)?,
     };
     Ok((get("model", model.clone())?, optimizer, state))
 }

@@ -37,21 +37,31 @@ impl Optimizer {
         settings: &TrainSettings,
         step: usize,
     ) -> M {
+        let averages = settings.ema > 0.0;
+        if !averages {
+            // Of an earlier run; they would stay as they were then.
+            self.average.clear();
+        }
         model.map(&mut Update {
             path: ModulePath::default(),
             states: self,
             gradients,
             numbers: numbers(scale, settings, step),
             on_device: None,
-            averages: settings.ema > 0.0,
+            averages,
         })
     }
 
-    /// The model with averaged weights; as it is where there are none. Further steps do not change it.
-    pub fn averaged<M: Module>(&self, model: M) -> M {
-        // A step may be taken in the memory of what it changes.
+    /// The model with averaged weights; as it is where there are none. Further steps do not change it,
+    /// also if they change weights `in_place`.
+    pub fn averaged<M: Module>(&self, model: M, in_place: bool) -> M {
         let copied = |(key, value): (&String, &Tensor<1>)| (key.clone(), value.clone() * 1.0);
-        replaced(model, &self.average.iter().map(copied).collect())
+        let own = match in_place {
+            true => rows(&model, |key| !self.average.contains_key(key)),
+            false => BTreeMap::new(),
+        };
+        let values = self.average.iter().chain(&own).map(copied).collect();
+        replaced(model, &values)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Steps that a device records once and repeats with other numbers.
 //!
 //! A small network's step is thousands of launches, each of which takes the host longer than the GPU. A
-//! recorded one is a single launch (a CUDA graph; elsewhere dispatches that are ready made).
+//! recorded one is two launches (CUDA graphs; elsewhere dispatches that are ready made).
 
 #![allow(unsafe_code)]
 
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    kernels::step::{AdamForm, AdamNumbers, adam, write},
+    kernels::step::{AdamForm, AdamNumbers, adam, has_adam, write},
     weights::{KeyMap, ModulePath},
 };
 
@@ -93,8 +93,12 @@ impl<'r> Recorded<'r> {
             gradients: &found.gradients,
             optimizer,
             found: Vec::new(),
+            have_kernel: true,
         };
         model.visit(&mut rows_of);
+        if !rows_of.have_kernel {
+            return Ok(None);
+        }
         let (parameters, held) = (rows_of.found, numbers.clone());
         let update: Box<dyn FnMut() + 'r> = Box::new(move || {
             for parameter in &parameters {
@@ -193,6 +197,8 @@ struct Rows<'a> {
     gradients: &'a GradientsParams,
     optimizer: &'a Optimizer,
     found: Vec<Parameter>,
+    /// Whether all of them can be changed by the kernel.
+    have_kernel: bool,
 }
 
 impl ModuleVisitor for Rows<'_> {
@@ -215,10 +221,12 @@ impl ModuleVisitor for Rows<'_> {
             return;
         };
         let value = param.val().inner().flatten::<1>(0, D - 1);
+        let gradient = gradient.flatten(0, D - 1);
+        self.have_kernel &= has_adam(&value, &gradient);
         // Without averages something is written that nobody reads.
         let unread = || Tensor::empty(value.dims(), &value.device());
         self.found.push(Parameter {
-            gradient: gradient.flatten(0, D - 1),
+            gradient,
             moments: [first.clone(), second.clone()],
             average: states.average.get(&key).cloned().unwrap_or_else(unread),
             decays: D > 1,

@@ -13,7 +13,7 @@ use burn::{module::Module, tensor::Device};
 use super::{
     Broken, Loader, LogRow, Optimizer, Pass, Recipe, Samples, TrainSettings,
     ahead::Ahead,
-    checkpoint::{self, State},
+    checkpoint::{self, State, checkpoints},
     latest_checkpoint,
     log::{Log, read_log},
     loss_curve,
@@ -65,6 +65,8 @@ pub struct Trainer<R: Recipe> {
     step: usize,
     running_loss: Option<f64>,
     broken: Vec<Broken>,
+    /// Samples of the run.
+    samples: Option<usize>,
     records: bool,
 }
 
@@ -96,14 +98,15 @@ impl<R: Recipe> Trainer<R> {
             step: 0,
             running_loss: None,
             broken: Vec::new(),
+            samples: None,
             records: false,
         })
     }
 
     /// Has the device record a step and repeat it with other numbers, where one device that can
     /// ([`Device`]s of CubeCL without fusion: CUDA graphs on NVIDIA's) computes a recipe whose steps can be
-    /// [recorded](Recipe::recordable), a batch in one piece; elsewhere it changes nothing. Where launches
-    /// are what takes the time, a step is then several times as fast. It takes up to twice the memory.
+    /// [recorded](Recipe::recordable), a batch in one piece; elsewhere it changes nothing. It is meant for
+    /// networks whose launches take longer than their arithmetic; it takes up to twice the memory.
     /// Until [`run`](Self::run) ends, clones of [`model`](Self::model) may change with the steps.
     pub fn with_recorded_steps(mut self) -> Self {
         self.records = true;
@@ -119,7 +122,8 @@ impl<R: Recipe> Trainer<R> {
         let Some(path) = latest_checkpoint(folder) else {
             return Ok(false);
         };
-        let (model, optimizer, state) = checkpoint::read(&path, self.model().valid())?;
+        let (model, optimizer, state) =
+            checkpoint::read(&path, self.model().valid()).map_err(|error| damaged(&path, error))?;
         let key = |s: &TrainSettings| (s.seed, s.batch);
         if key(&state.settings) != key(&self.settings) {
             let found = format!("{:?}", key(&self.settings));
@@ -130,7 +134,8 @@ impl<R: Recipe> Trainer<R> {
         self.broken = state.broken();
         self.model = Some(tracked(model, &self.devices[0]));
         (self.optimizer, self.step) = (optimizer, state.step);
-        self.running_loss = state.running_loss;
+        self.running_loss = state.running_loss.map(f64::from_bits);
+        self.samples = state.samples;
         Ok(true)
     }
 
@@ -140,7 +145,9 @@ impl<R: Recipe> Trainer<R> {
     ///
     /// # Errors
     /// [`Error::Diverged`] for a loss that is not finite or spikes, with the batch and the last good
-    /// checkpoint; [`Error::Cancelled`]; too many broken samples; what reading and writing gives.
+    /// checkpoint; [`Error::Cancelled`]; too many broken samples or none that can be used; a folder whose
+    /// run is further on; another number of samples than the run began with, as they would come in another
+    /// order; what reading and writing gives.
     pub fn run(
         &mut self,
         samples: Arc<dyn Samples<Item = R::Sample>>,
@@ -149,6 +156,7 @@ impl<R: Recipe> Trainer<R> {
     ) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e, "cannot be made"))?;
         let settings = self.settings.clone();
+        self.check_run(folder, samples.len())?;
         let mut log = Log::open(folder, self.step)?;
         if latest_checkpoint(folder).is_none() {
             self.save(folder)?;
@@ -160,6 +168,31 @@ impl<R: Recipe> Trainer<R> {
             let ahead = Ahead::start(scope, recipe, loader, seed, step, steps);
             self.steps(&mut log, folder, &ahead, &mut watch)
         })
+    }
+
+    /// Whether the run in `folder` is the one that this trainer has got to, of as many samples.
+    fn check_run(&mut self, folder: &Path, samples: usize) -> Result<()> {
+        if let Some((step, path)) = checkpoints(folder).pop()
+            && step > self.step
+        {
+            let found = format!("{}, after step {step}", path.display());
+            let expected = format!(
+                "no checkpoint after step {}: `resume` goes on with that run, another folder begins one",
+                self.step
+            );
+            return Err(Error::setting("the run's folder", found, expected));
+        }
+        match self.samples.replace(samples) {
+            Some(known) if known != samples => {
+                self.samples = Some(known);
+                let expected = format!(
+                    "{known}, as when the run began: with others, begin a new run from its model (if the \
+                     run is in the data's folder, what it writes there counts)"
+                );
+                Err(Error::setting("samples", samples, expected))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The steps that are left.
@@ -299,6 +332,14 @@ impl<R: Recipe> Trainer<R> {
                 let expected = format!("at most {}: see max_broken", self.settings.max_broken);
                 Err(Error::setting("broken samples", found, expected))
             }
+            Some(last) if self.samples.is_some_and(|all| self.broken.len() >= all) => {
+                let found = format!("all that there are ({}: {})", last.name, last.reason);
+                Err(Error::setting(
+                    "broken samples",
+                    found,
+                    "a sample that can be used",
+                ))
+            }
             _ => Ok(()),
         }
     }
@@ -317,7 +358,8 @@ impl<R: Recipe> Trainer<R> {
                 .iter()
                 .map(|b| (b.name.clone(), b.reason.clone()))
                 .collect(),
-            running_loss: self.running_loss,
+            running_loss: self.running_loss.map(f64::to_bits),
+            samples: self.samples,
             recipe: self.recipe.state(),
         };
         let model = self.model().valid();
@@ -383,7 +425,18 @@ impl<R: Recipe> Trainer<R> {
 
     /// The model with averaged weights, not tracked: the one to sample with.
     pub fn averaged(&self) -> R::Model {
-        self.optimizer.averaged(self.model().valid())
+        self.optimizer.averaged(self.model().valid(), self.records)
+    }
+}
+
+/// What a checkpoint of a run lacks cannot be had from elsewhere.
+fn damaged(path: &Path, error: Error) -> Error {
+    match error {
+        Error::NotFound { .. } | Error::WeightFile { .. } | Error::Json { .. } => {
+            let remedy = "without this folder the run goes on from the checkpoint before it";
+            Error::data(path.display(), format!("{error}; {remedy}"))
+        }
+        other => other,
     }
 }
 

@@ -118,6 +118,10 @@ impl Checkpoint {
     }
 
     /// Indexes a single `.safetensors`, `.index.json`, `.bin`, `.pt`, `.pth`, `.th` or `.ckpt`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Io`] or [`Error::WeightFile`] if there is no such file, or it cannot be
+    /// read or is none of these.
     pub fn from_file(path: &Path) -> Result<Self> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name.ends_with(".index.json") {

@@ -23,4 +23,5 @@ pub(crate) use load::ModulePath;
 pub use load::{LoadOptions, Precision, load};
 pub use mismatch::{Misfit, Mismatch};
 pub use random::randomize;
+pub(crate) use save::temporary;
 pub use save::{save, write_whole};

@@ -4,7 +4,8 @@ use std::{
     collections::HashMap,
     fs::File,
     io::{BufWriter, Write},
-    path::Path,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use burn::{
@@ -68,8 +69,7 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
         path: path.to_owned(),
         source,
     };
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!("{name}.tmp"));
+    let temporary = temporary(path);
     let write = || {
         let mut file = BufWriter::new(File::create(&temporary)?);
         file.write_all(bytes)?;
@@ -82,6 +82,14 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
         let _ = std::fs::remove_file(&temporary);
     }
     written.map_err(io)
+}
+
+/// A name beside `path` that no other writer of the same file has, in this process or another.
+pub(crate) fn temporary(path: &Path) -> PathBuf {
+    static WRITERS: AtomicUsize = AtomicUsize::new(0);
+    let (process, writer) = (std::process::id(), WRITERS.fetch_add(1, Ordering::Relaxed));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("{name}.{process}-{writer}.tmp"))
 }
 
 fn stored(dtype: DType) -> Option<Dtype> {

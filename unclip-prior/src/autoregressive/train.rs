@@ -47,13 +47,6 @@ impl AutoregressiveTraining {
         self
     }
 
-    /// The stage back, to put the trained network into.
-    pub fn into_stage(self) -> AutoregressivePrior {
-        self.stage
-            .into_inner()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
     /// The paper's settings (table 3): a million steps of 4,096 samples.
     pub fn paper() -> TrainSettings {
         TrainSettings {

@@ -18,8 +18,7 @@ pub enum Spacing {
 }
 
 impl Spacing {
-    /// `steps` timesteps of `available`, descending. `count` may be smaller with
-    /// [`Trailing`](Self::Trailing) where steps do not divide T.
+    /// `steps` timesteps of `available`, descending.
     pub fn timesteps(self, available: usize, steps: usize) -> Vec<f64> {
         match self {
             Self::Linspace => {
@@ -72,6 +71,8 @@ fn trailing(available: usize, last: usize, steps: usize) -> Vec<f64> {
     let count = (last as f64 / ratio).ceil() as usize;
     (0..count)
         .map(|i| (last as f64 - i as f64 * ratio).round_ties_even() - 1.0)
+        // Where the ratio is rounded, as with 61 steps of 1000, the count is one too many.
+        .take_while(|timestep| *timestep >= 0.0)
         .collect()
 }
 
@@ -103,7 +104,8 @@ mod tests {
             Spacing::Leading { offset: 1 },
             Spacing::Trailing,
         ] {
-            for steps in [1, 2, 3, 7, 60, 100] {
+            // 100 / (100 / 29) is a little more than 29.
+            for steps in [1, 2, 3, 7, 29, 60, 100] {
                 let timesteps = spacing.timesteps(100, steps);
                 assert_eq!(timesteps.len(), steps, "{spacing:?}");
                 assert!(timesteps.iter().all(|t| (0.0..100.0).contains(t)));

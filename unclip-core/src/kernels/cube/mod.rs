@@ -58,13 +58,13 @@ impl ConvShape {
     /// room in a buffer.
     pub(super) fn fits_cubes(&self, device: &Device) -> bool {
         let page = |device: &CubeDevice| device.client().properties().memory.max_page_size;
-        let bytes = 4 * self.rows() * self.pixels_out();
+        let patches = self.rows() * self.pixels_out();
         let largest = self.dims_in().iter().product::<usize>();
         [self.rows(), self.channels_out, self.batch]
             .iter()
             .all(|n| *n <= CUBES)
-            && largest.max(self.dims_out().iter().product()) <= u32::MAX as usize
-            && (self.is_pointwise() || cube(device).is_some_and(|d| bytes as u64 <= page(d)))
+            && largest.max(self.dims_out().iter().product()).max(patches) <= u32::MAX as usize
+            && (self.is_pointwise() || cube(device).is_some_and(|d| 4 * patches as u64 <= page(d)))
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::kernels::shape::{AttentionShape, ConvShape, Gelu, LinearShape, NormShape, Resample};
 
-/// Most values of a matrix of patches.
+/// Most values of what is only made to be summed up: patches, and parts of a weight's gradient.
 const VALUES: usize = 1 << 28;
 
 impl ConvShape {
@@ -28,14 +28,20 @@ impl ConvShape {
         self.channels_in * self.taps()
     }
 
-    /// The first and the number of samples whose patches are made at once.
-    pub(super) fn runs(&self, beside: &CubeTensor) -> impl Iterator<Item = (usize, usize)> + use<> {
+    /// The first and the number of samples that are computed at once: what `each` of them needs room for,
+    /// in values, beside its patches, stays within bounds.
+    pub(super) fn runs(
+        &self,
+        beside: &CubeTensor,
+        each: usize,
+    ) -> impl Iterator<Item = (usize, usize)> + use<> {
         let page = beside.client.properties().memory.max_page_size / 4;
         let values = VALUES.min(page as usize);
-        let each = match self.is_pointwise() {
-            true => self.batch,
-            false => (values / (self.rows() * self.pixels_out())).clamp(1, self.batch),
+        let patches = match self.is_pointwise() {
+            true => 1,
+            false => self.rows() * self.pixels_out(),
         };
+        let each = (values / patches.max(each)).clamp(1, self.batch);
         let batch = self.batch;
         (0..batch)
             .step_by(each)
@@ -45,7 +51,10 @@ impl ConvShape {
     /// The matrices of patches of some samples, `[samples, rows, pixels]`.
     pub(super) fn columns(&self, x: &CubeTensor, first: usize, samples: usize) -> CubeTensor {
         match self.is_pointwise() {
-            true => reshape(x.clone(), [samples, self.rows(), self.pixels_out()].into()),
+            true => {
+                let x = self::samples(x, first, samples);
+                reshape(x, [samples, self.rows(), self.pixels_out()].into())
+            }
             false => patches(x, self, first, samples),
         }
     }
@@ -77,7 +86,7 @@ impl CubeKernels for CubeBackend {
         let x = into_contiguous(x);
         let weight = shape.matrix(weight);
         let mut parts: Vec<CubeTensor> = shape
-            .runs(&x)
+            .runs(&x, 1)
             .map(|(first, samples)| product(weight.clone(), shape.columns(&x, first, samples)))
             .collect();
         let out = match parts.len() {
@@ -176,7 +185,7 @@ mod gradients {
                 return reshape(product(weight, gradient), shape.dims_in().into());
             }
             let x = empty(shape.dims_in().into(), &gradient);
-            for (first, count) in shape.runs(&x) {
+            for (first, count) in shape.runs(&x, 1) {
                 let columns = product(weight.clone(), samples(&gradient, first, count));
                 sum_of_patches(columns, &x, &shape, first, count);
             }
@@ -190,7 +199,7 @@ mod gradients {
         ) -> CubeTensor {
             let (x, gradient) = (into_contiguous(x), as_rows(gradient, &shape));
             let size = shape.channels_out * shape.rows();
-            let sums = shape.runs(&x).map(|(first, count)| {
+            let sums = shape.runs(&x, size).map(|(first, count)| {
                 let columns = transposed(shape.columns(&x, first, count));
                 let each = product(samples(&gradient, first, count), columns);
                 column_sums(each, count, size)
@@ -228,7 +237,10 @@ mod gradients {
                 outputs,
             } = shape;
             // One product would leave all but a few multiprocessors idle.
-            let most = PARTS.min(rows / ROWS).max(1);
+            let most = PARTS
+                .min(rows / ROWS)
+                .min(VALUES / (inputs * outputs))
+                .max(1);
             let parts = (1..=most).rev().find(|n| rows % n == 0).unwrap_or(1);
             let each = rows / parts;
             let x = reshape(into_contiguous(x), [parts, each, inputs].into());

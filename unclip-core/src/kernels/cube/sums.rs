@@ -57,17 +57,17 @@ pub(super) fn cube_max(value: f32, shared: &mut Shared<[f32]>) -> f32 {
 
 #[cube(launch_unchecked)]
 fn sum_of_rows(x: &[f32], sums: &mut [f32], rows: u32, columns: u32, rows_each: u32) {
-    let column = CUBE_POS_X * CUBE_DIM_X + UNIT_POS_X;
-    if column >= columns {
-        terminate!();
-    }
     let first = CUBE_POS_Y * rows_each;
     let last = min(first + rows_each, rows);
-    let mut sum = f32::new(0.0);
-    for row in first..last {
-        sum += x[(row * columns + column) as usize];
+    let mut column = CUBE_POS_X * CUBE_DIM_X + UNIT_POS_X;
+    while column < columns {
+        let mut sum = f32::new(0.0);
+        for row in first..last {
+            sum += x[(row * columns + column) as usize];
+        }
+        sums[(CUBE_POS_Y * columns + column) as usize] = sum;
+        column += CUBE_DIM_X * CUBE_COUNT_X;
     }
-    sums[(CUBE_POS_Y * columns + column) as usize] = sum;
 }
 
 /// Of `[rows, columns]` the sum of all rows, in two passes where rows are many and columns few.
@@ -80,9 +80,10 @@ pub(super) fn column_sums(x: CubeTensor, rows: usize, columns: usize) -> CubeTen
     let rows_each = rows.div_ceil(parts);
     let parts = rows.div_ceil(rows_each);
     let sums = empty([parts, columns].into(), &x);
-    let count = CubeCount::new_2d((columns as u32).div_ceil(UNITS), parts as u32);
+    let cubes = (columns as u32).div_ceil(UNITS).min(u16::MAX.into());
+    let count = CubeCount::new_2d(cubes, parts as u32);
     // SAFETY: a unit reads rows below `rows` of columns below `columns`, which `x` has, and writes the
-    // one sum of its part and column.
+    // sums of its part and columns.
     unsafe {
         sum_of_rows::launch_unchecked(
             &x.client.clone(),

@@ -139,7 +139,7 @@ impl Rows {
         let bytes = count
             .checked_mul(width)
             .and_then(|n| n.checked_mul(size(dtype).unwrap_or(4)));
-        let promised = bytes.map(|bytes| start + bytes as u64);
+        let promised = bytes.and_then(|bytes| start.checked_add(bytes as u64));
         if width == 0 || promised.is_none_or(|promised| promised > length) {
             let reason = format!("{length} bytes hold less than its {shape:?}; get the file again");
             return Err(Error::data(path.display(), reason));

@@ -205,7 +205,11 @@ fn index(path: &Path, file: u32) -> Result<Vec<Sample>> {
             samples.push(new(key));
             samples.len() - 1
         });
-        *slot(&mut samples[at]) = Some(span);
+        let slot = slot(&mut samples[at]);
+        // `KEY.seg.png` beside `KEY.jpg` is another thing.
+        if slot.is_none() || !ending.contains('.') {
+            *slot = Some(span);
+        }
     }
     // A whole tar ends with two blocks of zeros.
     if broken.is_none() && length < end + BLOCK {

@@ -89,7 +89,8 @@ impl ClipEncoders {
             }
         };
         // Pipelines keep the preprocessing of pictures under either name.
-        let processor = part("feature_extractor").or_else(|_| part("image_processor"))?;
+        let processor = part("feature_extractor")
+            .or_else(|error| part("image_processor").map_err(|_| error))?;
         let processor = ClipImageProcessor::load(&processor)?;
         let tokenizer = ClipTokenizer::load(&part("tokenizer")?)?;
         let (text, vision) = (part("text_encoder")?, part("image_encoder")?);

@@ -26,7 +26,7 @@ impl Degradation {
     /// The worse picture.
     ///
     /// # Errors
-    /// [`Error::NoiseExhausted`](unclip_core::error::Error) with recorded noise.
+    /// What [`Noise::normal_vec`] says of recorded noise.
     pub fn apply(self, picture: &RgbImage, noise: &mut Noise) -> Result<RgbImage> {
         match self {
             Self::None => Ok(picture.clone()),

@@ -85,7 +85,7 @@ impl Noise {
     /// Standard normals of `shape` as a float32 tensor on `device`: `torch.randn(shape)`.
     ///
     /// # Errors
-    /// [`Error::NoiseExhausted`] if less than that was recorded.
+    /// Of recorded noise [`Error::Setting`] if there is none left, [`Error::Shape`] if the next is of another size.
     pub fn normal<const D: usize>(
         &mut self,
         shape: [usize; D],
@@ -102,7 +102,7 @@ impl Noise {
     /// `n` standard normals: `torch.randn(n)`.
     ///
     /// # Errors
-    /// [`Error::NoiseExhausted`] if less than that was recorded.
+    /// Of recorded noise [`Error::Setting`] if there is none left, [`Error::Shape`] if the next is of another size.
     pub fn normal_vec(&mut self, n: usize) -> Result<Vec<f32>> {
         self.draw(&[n])
     }

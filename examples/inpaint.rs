@@ -83,7 +83,7 @@ fn mask(args: &Args, picture: &DynamicImage) -> Result<Mask, Box<dyn Error>> {
         }
         _ => return Err("give one of --mask, --rectangle x,y,w,h and --polygon x,y,...".into()),
     };
-    if !(0..height).any(|y| (0..width).any(|x| mask.get(x, y))) {
+    if mask.count() == 0 {
         let what = "the mask leaves every pixel as it is: white, or transparent, is what is painted, and a \
                     rectangle or polygon counts in pixels of the picture";
         return Err(what.into());

@@ -105,10 +105,11 @@ fn diffusion(args: &Cli, samples: Arc<Embeddings>, some: &[EmbeddedCaption]) -> 
         .filter(|row| row.embedding.len() != config.embedding)
     {
         let (found, expected) = (row.embedding.len(), config.embedding);
-        let what = "the data's embeddings are {found} wide, the prior's {expected}: give a checkpoint (--from) of \
-                    the CLIP that made them";
-        let what = what.replace("{found}", &found.to_string());
-        return Err(what.replace("{expected}", &expected.to_string()).into());
+        return Err(format!(
+            "the data's embeddings are {found} wide, the prior's {expected}: give a checkpoint \
+             (--from) of the CLIP that made them"
+        )
+        .into());
     }
     if own.fresh {
         let (mean, deviation) = embedding_statistics(some)?;

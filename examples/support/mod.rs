@@ -20,10 +20,11 @@ pub use progress::{StageBars, peak_memory, reset_peak_memory};
 use unclip::{
     Exclamation, Job, Output, Residency, UnClip,
     burn::tensor::Device,
-    core::kernels::{Precision, set_precision},
-    image::{
-        DynamicImage, ImageDecoder, ImageReader, ImageResult, Rgba, RgbaImage, imageops::overlay,
+    core::{
+        image::{on_white, upright},
+        kernels::{Precision, set_precision},
     },
+    image::DynamicImage,
 };
 
 /// Every step of every stage takes and gives back the same large blocks; the usual allocator returns them
@@ -149,14 +150,11 @@ impl Units {
 impl Common {
     /// Opens the checkpoint, or the demo model.
     pub fn load(&self) -> Result<UnClip, unclip::Error> {
-        self.make_out()?;
+        // Before the work, as it may not be possible.
+        std::fs::create_dir_all(&self.out).map_err(|e| {
+            unclip::Error::io(&self.out, e, "--out names a folder that can be made")
+        })?;
         self.builder().build()
-    }
-
-    /// Makes the folder of the pictures: before the work, as it may not be possible.
-    pub fn make_out(&self) -> Result<(), unclip::Error> {
-        std::fs::create_dir_all(&self.out)
-            .map_err(|e| unclip::Error::io(&self.out, e, "--out names a folder that can be made"))
     }
 
     /// The same, to change something about it.
@@ -241,27 +239,14 @@ impl Common {
 /// Reads a picture of any kind, whatever its name ends with, turned as its camera says; what is
 /// transparent is on white.
 pub fn open_picture(path: &Path) -> Result<DynamicImage, Box<dyn Error>> {
-    let picture = open_upright(path)?;
-    if !picture.color().has_alpha() {
-        return Ok(picture);
-    }
-    let mut ground = RgbaImage::from_pixel(picture.width(), picture.height(), Rgba([255; 4]));
-    overlay(&mut ground, &picture.into_rgba8(), 0, 0);
-    Ok(DynamicImage::from(ground).into_rgb8().into())
+    Ok(on_white(open_upright(path)?).into())
 }
 
 /// The same with what is transparent left so, as masks need it.
 pub fn open_upright(path: &Path) -> Result<DynamicImage, Box<dyn Error>> {
-    let read = || -> ImageResult<DynamicImage> {
-        let mut decoder = ImageReader::open(path)?
-            .with_guessed_format()?
-            .into_decoder()?;
-        let orientation = decoder.orientation()?;
-        let mut picture = DynamicImage::from_decoder(decoder)?;
-        picture.apply_orientation(orientation);
-        Ok(picture)
-    };
-    read().map_err(|e| format!("{}: {e}", path.display()).into())
+    let failed = |e: String| format!("{}: {e}", path.display());
+    let bytes = std::fs::read(path).map_err(|e| failed(e.to_string()))?;
+    Ok(upright(&bytes).map_err(|e| failed(e.to_string()))?)
 }
 
 /// One line of a file for each entry; empty lines and lines that start with # are left out.

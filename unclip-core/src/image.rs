@@ -1,9 +1,13 @@
 //! Between tensors in [-1, 1] and pictures of bytes, and PNG files that say how they were made.
 
-use std::{fs::File, io::BufWriter, path::Path};
+use std::{
+    fs::File,
+    io::{BufWriter, Cursor},
+    path::Path,
+};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use image::RgbImage;
+use image::{DynamicImage, ImageDecoder, ImageReader, ImageResult, Rgb, RgbImage};
 
 use crate::{
     error::{Error, Result},
@@ -118,6 +122,32 @@ pub fn contact_sheet(images: &[RgbImage], columns: usize, gap: u32) -> RgbImage 
         );
     }
     sheet
+}
+
+/// Decodes the bytes of a file, whatever it is called, and turns the picture as its camera says.
+///
+/// # Errors
+/// What the `image` crate says of bytes that are no picture of a kind it reads.
+pub fn upright(bytes: &[u8]) -> ImageResult<DynamicImage> {
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
+    let mut decoder = reader.into_decoder()?;
+    let orientation = decoder.orientation()?;
+    let mut picture = DynamicImage::from_decoder(decoder)?;
+    picture.apply_orientation(orientation);
+    Ok(picture)
+}
+
+/// The picture with what is transparent laid on white.
+pub fn on_white(picture: DynamicImage) -> RgbImage {
+    if !picture.color().has_alpha() {
+        return picture.into_rgb8();
+    }
+    let picture = picture.into_rgba8();
+    let (width, height) = picture.dimensions();
+    RgbImage::from_fn(width, height, |x, y| {
+        let [r, g, b, alpha] = picture.get_pixel(x, y).0.map(u32::from);
+        Rgb([r, g, b].map(|v| ((v * alpha + 255 * (255 - alpha) + 127) / 255) as u8))
+    })
 }
 
 /// Writes a PNG with `texts` (keyword, text) in its text chunks.

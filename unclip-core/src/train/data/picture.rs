@@ -1,10 +1,13 @@
 //! Bytes of a file → a picture.
 
-use std::{io::Cursor, path::Path};
+use std::path::Path;
 
-use image::{DynamicImage, ImageDecoder, ImageReader, ImageResult, Rgb, RgbImage};
+use image::RgbImage;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    image::{on_white, upright},
+};
 
 /// Endings of the files that are pictures.
 pub(super) const ENDINGS: [&str; 5] = ["png", "jpg", "jpeg", "gif", "webp"];
@@ -17,31 +20,18 @@ pub(super) fn is_picture(path: &Path) -> bool {
 
 /// Decodes a picture: turned as its camera says, transparent parts on white.
 pub(super) fn decode(bytes: &[u8], name: &str) -> Result<RgbImage> {
-    let read = || -> ImageResult<DynamicImage> {
-        let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
-        let mut decoder = reader.into_decoder()?;
-        let orientation = decoder.orientation()?;
-        let mut picture = DynamicImage::from_decoder(decoder)?;
-        picture.apply_orientation(orientation);
-        Ok(picture)
-    };
-    let picture = read().map_err(|e| Error::data(name, format!("not a readable picture: {e}")))?;
+    let picture = upright(bytes);
+    let picture = picture.map_err(|e| Error::data(name, format!("not a readable picture: {e}")))?;
     if picture.width() == 0 || picture.height() == 0 {
         return Err(Error::data(name, "a picture without pixels"));
     }
-    if !picture.color().has_alpha() {
-        return Ok(picture.into_rgb8());
-    }
-    let picture = picture.into_rgba8();
-    let (width, height) = picture.dimensions();
-    Ok(RgbImage::from_fn(width, height, |x, y| {
-        let [r, g, b, alpha] = picture.get_pixel(x, y).0.map(u32::from);
-        Rgb([r, g, b].map(|v| ((v * alpha + 255 * (255 - alpha) + 127) / 255) as u8))
-    }))
+    Ok(on_white(picture))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
     use image::{ImageFormat, Rgba, RgbaImage};
 
     use super::*;
